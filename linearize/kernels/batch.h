@@ -1,0 +1,21 @@
+/* Ragged batches: sequences packed one after another without padding; row r of a [rows, n] array is one token. */
+#ifndef TG_LINEARIZE_BATCH_H
+#define TG_LINEARIZE_BATCH_H
+
+#include <stddef.h>
+
+struct tg_batch {
+    size_t count;        /* B sequences */
+    const size_t *begin; /* [B+1] first row of each; begin[0] = 0, begin[B] = rows. Empty sequences are allowed */
+    const size_t *past;  /* [B] tokens already in each sequence's state (positions start there); NULL: all 0 */
+};
+static inline size_t tg_batch_rows(const struct tg_batch *b)
+{
+    return b->begin[b->count];
+}
+static inline size_t tg_batch_past(const struct tg_batch *b, size_t i)
+{
+    return b->past ? b->past[i] : 0;
+}
+
+#endif
