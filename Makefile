@@ -24,6 +24,7 @@ objs = $(patsubst %.c,$(OBJ)/%.o,$(call srcs,$(1)))
 LIB_OBJS  := $(foreach l,$(LAYERS),$(call objs,$(l)))
 TOOL_OBJS := $(call objs,tools)
 TESTS     := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/test_*.c))
+TEST_SUPPORT := $(patsubst %.c,$(OBJ)/%.o,$(filter-out tests/test_%,$(wildcard tests/*.c)))
 FUZZERS   := $(patsubst tests/fuzz/%.c,$(OUT)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 all: $(OUT)/tegu ## the program at build/tegu
@@ -32,7 +33,7 @@ $(OUT)/tegu: $(TOOL_OBJS) $(LIB_OBJS)
 	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(DEP_LIBS)
 
 # A test program is linked from objects, so that a registry row without its file cannot pass.
-$(OUT)/tests/%: $(OBJ)/tests/%.o $(OBJ)/tests/check.o $(LIB_OBJS) $(filter-out $(OBJ)/tools/main.o,$(TOOL_OBJS))
+$(OUT)/tests/%: $(OBJ)/tests/%.o $(TEST_SUPPORT) $(LIB_OBJS) $(filter-out $(OBJ)/tools/main.o,$(TOOL_OBJS))
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(DEP_LIBS) $(TEST_LIBS)
 
