@@ -1,5 +1,6 @@
-/* Bounded reads over (ptr,len): the only way to parse bytes of a file. Little endian. After a read past the end `failed`
- * stays set and every further read gives zero, so callers check once per record. */
+/* Bounded reads over (ptr,len): the only way to parse bytes of a file. Little endian. After a read
+ * past the end `failed` stays set and every further read gives zero, so callers check once per
+ * record. */
 #ifndef TG_BASE_CURSOR_H
 #define TG_BASE_CURSOR_H
 

@@ -12,8 +12,10 @@ bool tg_add_size(size_t *out, size_t a, size_t b);
 /* n bytes, zeroed, 64-byte aligned; NULL when memory is exhausted (n = 0 gives a valid pointer). */
 void *tg_alloc(size_t n);
 void *tg_alloc_array(size_t count, size_t size); /* NULL on overflow too */
-float *tg_alloc_floats(size_t count);            /* 64-byte aligned, NOT zeroed; filled with NaN in debug builds */
-/* Grows *ptr (count elements of `size` bytes, capacity *cap) to hold at least `need`; doubling. false: no memory, *ptr kept. */
+float *
+tg_alloc_floats(size_t count); /* 64-byte aligned, NOT zeroed; filled with NaN in debug builds */
+/* Grows *ptr (count elements of `size` bytes, capacity *cap) to hold at least `need`; doubling.
+ * false: no memory, *ptr kept. */
 bool tg_grow(void *ptr_to_ptr, size_t *cap, size_t need, size_t size);
 char *tg_strdup(const char *s);
 char *tg_strndup(const char *s, size_t n);
@@ -22,10 +24,10 @@ void tg_free(void *p);
 /* Test hook: the n-th allocation from now on fails once (0: never). Thread-safe counter. */
 void tg_mem_fail_after(long n);
 
-/* Lays several float arrays over one block. With base NULL it only measures, so that one layout function gives both the
- * size and the pointers:
- *     static size_t layout(struct dims d, float *base, struct saved *s)
- *     { struct tg_carve c = {base, 0}; s->q = tg_carve(&c, d.rows * d.H * d.K); ...; return c.used; } */
+/* Lays several float arrays over one block. With base NULL it only measures, so that one layout
+ * function gives both the size and the pointers: static size_t layout(struct dims d, float *base,
+ * struct saved *s) { struct tg_carve c = {base, 0}; s->q = tg_carve(&c, d.rows * d.H * d.K); ...;
+ * return c.used; } */
 struct tg_carve {
     float *base;
     size_t used; /* floats; each array begins at a multiple of 16 (64 bytes) */

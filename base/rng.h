@@ -1,5 +1,6 @@
-/* Counter-based random numbers (Philox 4x32-10, Salmon et al. 2011): value i of stream (seed, stream) is a pure function, so
- * batch n is the same in any run, in any order, on any number of threads. */
+/* Counter-based random numbers (Philox 4x32-10, Salmon et al. 2011): value i of stream (seed,
+ * stream) is a pure function, so batch n is the same in any run, in any order, on any number of
+ * threads. */
 #ifndef TG_BASE_RNG_H
 #define TG_BASE_RNG_H
 

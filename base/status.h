@@ -1,7 +1,8 @@
 /* Status codes and error messages.
  *
- * Fallible functions return TG_OK or a negative status and take a `struct tg_err *` last. Whoever detects the fault
- * writes the whole message (file, key or tensor, value, limit); callers pass it up unchanged. */
+ * Fallible functions return TG_OK or a negative status and take a `struct tg_err *` last. Whoever
+ * detects the fault writes the whole message (file, key or tensor, value, limit); callers pass it
+ * up unchanged. */
 #ifndef TG_BASE_STATUS_H
 #define TG_BASE_STATUS_H
 
@@ -22,11 +23,13 @@ struct tg_err {
     char msg[1024];
 };
 
-/* Writes the message (cut at the buffer's size, never split inside a UTF-8 sequence) and returns `code`. err may be NULL. */
+/* Writes the message (cut at the buffer's size, never split inside a UTF-8 sequence) and returns
+ * `code`. err may be NULL. */
 int tg_fail(struct tg_err *err, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Puts "prefix: " before an existing message; returns err's code unchanged (TG_OK if err is NULL or unset). */
+/* Puts "prefix: " before an existing message; returns err's code unchanged (TG_OK if err is NULL or
+ * unset). */
 int tg_err_prefix(struct tg_err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -16,7 +16,8 @@ void tg_strbuf_release(struct tg_strbuf *s);
 void tg_strbuf_clear(struct tg_strbuf *s);
 void tg_strbuf_add(struct tg_strbuf *s, const char *bytes, size_t n);
 void tg_strbuf_puts(struct tg_strbuf *s, const char *text);
-void tg_strbuf_printf(struct tg_strbuf *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void tg_strbuf_printf(struct tg_strbuf *s, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 char *tg_strbuf_take(struct tg_strbuf *s); /* caller owns; NULL if failed */
 
 #endif

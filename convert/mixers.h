@@ -1,4 +1,5 @@
-/* What a mixer's parameters and options are, as data: rows of mixers.def. How it computes is linearize/mixers/<name>.c. */
+/* What a mixer's parameters and options are, as data: rows of mixers.def. How it computes is
+ * linearize/mixers/<name>.c. */
 #ifndef TG_CONVERT_MIXERS_H
 #define TG_CONVERT_MIXERS_H
 
@@ -9,19 +10,31 @@ struct tg_layer_spec;
 
 enum tg_feature_map {
     TG_MAP_HEDGEHOG_SOFTMAX, /* clamp([softmax(xW), softmax(-xW)], 1e-12): 2F features */
-    TG_MAP_HEDGEHOG_EXP,     /* [exp(xW - m), exp(-xW - m)], m = max |xW|, constant for the gradient: 2F features */
-    TG_MAP_RELU,             /* relu(x): K features, no weights */
-    TG_MAP_ELU1,             /* elu(x) + 1 */
+    TG_MAP_HEDGEHOG_EXP, /* [exp(xW - m), exp(-xW - m)], m = max |xW|, constant for the gradient: 2F
+                            features */
+    TG_MAP_RELU,         /* relu(x): K features, no weights */
+    TG_MAP_ELU1,         /* elu(x) + 1 */
     TG_MAP_IDENTITY,
     TG_MAP_COUNT
 };
-const char *tg_feature_map_name(enum tg_feature_map m); /* "hedgehog_softmax", "hedgehog_exp", "relu", "elu1", "identity" */
+const char *tg_feature_map_name(
+    enum tg_feature_map m); /* "hedgehog_softmax", "hedgehog_exp", "relu", "elu1", "identity" */
 bool tg_feature_map_parse(const char *name, enum tg_feature_map *out);
 bool tg_feature_map_has_weights(enum tg_feature_map m);
-size_t tg_feature_count(const struct tg_layer_spec *l); /* features per head: 2F for hedgehog maps, else K */
+size_t tg_feature_count(
+    const struct tg_layer_spec *l); /* features per head: 2F for hedgehog maps, else K */
 
 /* Symbolic dimensions of a parameter's shape */
-enum tg_dim { TG_DIM_END, TG_DIM_D, TG_DIM_HK, TG_DIM_GK, TG_DIM_H, TG_DIM_K, TG_DIM_F, TG_DIM_SINKS };
+enum tg_dim {
+    TG_DIM_END,
+    TG_DIM_D,
+    TG_DIM_HK,
+    TG_DIM_GK,
+    TG_DIM_H,
+    TG_DIM_K,
+    TG_DIM_F,
+    TG_DIM_SINKS
+};
 
 enum tg_param_flags {
     TG_PARAM_NEW = 1,         /* not in the softmax layer it replaces */
@@ -29,7 +42,7 @@ enum tg_param_flags {
     TG_PARAM_IF_O_BIAS = 4,
     TG_PARAM_IF_QK_NORM = 8,
     TG_PARAM_IF_SINKS = 16,
-    TG_PARAM_IF_MAP = 32,     /* feature map has weights */
+    TG_PARAM_IF_MAP = 32, /* feature map has weights */
     TG_PARAM_IF_GATED = 64,
 };
 struct tg_param_rule {
@@ -52,9 +65,11 @@ struct tg_mixer_schema {
     /* defaults when a plan gives nothing */
     size_t window, sinks;
     size_t (*kv_floats_per_token)(const struct tg_layer_spec *l); /* cache that grows */
-    size_t (*state_floats)(const struct tg_layer_spec *l);        /* constant state for one sequence (ring + linear state) */
+    size_t (*state_floats)(
+        const struct tg_layer_spec *l); /* constant state for one sequence (ring + linear state) */
 };
-extern const struct tg_mixer_schema *const tg_mixer_schemas[]; /* NULL-terminated, in the order of mixers.def */
+extern const struct tg_mixer_schema
+    *const tg_mixer_schemas[]; /* NULL-terminated, in the order of mixers.def */
 const struct tg_mixer_schema *tg_mixer_schema_find(const char *name); /* NULL if unknown */
 bool tg_param_rule_applies(const struct tg_param_rule *r, const struct tg_layer_spec *l);
 

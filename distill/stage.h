@@ -1,4 +1,5 @@
-/* A training stage: what one micro-batch contributes. Rows of stages.def; optimizer, schedule, data and saving are the trainer's. */
+/* A training stage: what one micro-batch contributes. Rows of stages.def; optimizer, schedule, data
+ * and saving are the trainer's. */
 #ifndef TG_DISTILL_STAGE_H
 #define TG_DISTILL_STAGE_H
 
@@ -7,18 +8,20 @@
 struct tg_stage_io {
     struct tg_model *teacher, *student;
     const struct tg_stage_settings *set;
-    const bool *wanted;  /* [params] which gradients are used */
-    float *grads;        /* params.floats, accumulated */
-    float weight;        /* multiply the loss's gradient by this (1 / micro-batches of the step) */
-    void *memory;        /* the stage's own, from begin */
-    double *layer_loss;  /* [layers] align: relative error per layer, accumulated; may be NULL */
+    const bool *wanted; /* [params] which gradients are used */
+    float *grads;       /* params.floats, accumulated */
+    float weight;       /* multiply the loss's gradient by this (1 / micro-batches of the step) */
+    void *memory;       /* the stage's own, from begin */
+    double *layer_loss; /* [layers] align: relative error per layer, accumulated; may be NULL */
 };
 struct tg_stage {
     const char *name, *summary;
     bool needs_teacher;
-    int (*begin)(struct tg_stage_io *io, size_t rows, struct tg_err *err); /* memory for micro-batches of up to rows tokens */
+    int (*begin)(struct tg_stage_io *io, size_t rows,
+                 struct tg_err *err); /* memory for micro-batches of up to rows tokens */
     /* adds gradients of one micro-batch; *loss: its mean loss */
-    int (*batch)(struct tg_stage_io *io, const int32_t *ids, const struct tg_batch *b, double *loss, struct tg_err *err);
+    int (*batch)(struct tg_stage_io *io, const int32_t *ids, const struct tg_batch *b, double *loss,
+                 struct tg_err *err);
     void (*end)(struct tg_stage_io *io);
 };
 extern const struct tg_stage *const tg_stages[]; /* NULL-terminated, order of stages.def */

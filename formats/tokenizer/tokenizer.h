@@ -17,22 +17,25 @@ struct tg_ids {
 int tg_ids_push(struct tg_ids *ids, int32_t id, struct tg_err *err);
 void tg_ids_release(struct tg_ids *ids);
 
-/* PATH is a tokenizer.json or a directory holding one. Whatever the file asks for and Tegu cannot do is TG_ERR_UNSUPPORTED
- * naming it. `vocab_limit` (0: none): ids at or above it are an error that names the token. Immutable once loaded: any number
- * of threads may encode and decode with it. */
-int tg_tokenizer_load(struct tg_tokenizer **t, const char *path, size_t vocab_limit, struct tg_err *err);
-int tg_tokenizer_parse(struct tg_tokenizer **t, const char *json, size_t len, const char *name, size_t vocab_limit,
-                       struct tg_err *err);
+/* PATH is a tokenizer.json or a directory holding one. Whatever the file asks for and Tegu cannot
+ * do is TG_ERR_UNSUPPORTED naming it. `vocab_limit` (0: none): ids at or above it are an error that
+ * names the token. Immutable once loaded: any number of threads may encode and decode with it. */
+int tg_tokenizer_load(struct tg_tokenizer **t, const char *path, size_t vocab_limit,
+                      struct tg_err *err);
+int tg_tokenizer_parse(struct tg_tokenizer **t, const char *json, size_t len, const char *name,
+                       size_t vocab_limit, struct tg_err *err);
 void tg_tokenizer_free(struct tg_tokenizer *t);
 
-/* Appends the ids of text[0..len) to *ids. Added tokens in the text are recognised as HF does. `specials`: run the
- * post-processor's template (BOS and the like). Text that is not UTF-8 is an error with the byte offset. Linear time. */
-int tg_tokenizer_encode(const struct tg_tokenizer *t, const char *text, size_t len, bool specials, struct tg_ids *ids,
-                        struct tg_err *err);
-/* Text of ids (caller frees with tg_free, NUL-terminated, *len excludes it). Invalid UTF-8 sequences of byte-level tokens become
- * U+FFFD as in HF. skip_specials: leave special added tokens out. An unknown id is an error. */
-int tg_tokenizer_decode(const struct tg_tokenizer *t, const int32_t *ids, size_t count, bool skip_specials, char **text,
-                        size_t *len, struct tg_err *err);
+/* Appends the ids of text[0..len) to *ids. Added tokens in the text are recognised as HF does.
+ * `specials`: run the post-processor's template (BOS and the like). Text that is not UTF-8 is an
+ * error with the byte offset. Linear time. */
+int tg_tokenizer_encode(const struct tg_tokenizer *t, const char *text, size_t len, bool specials,
+                        struct tg_ids *ids, struct tg_err *err);
+/* Text of ids (caller frees with tg_free, NUL-terminated, *len excludes it). Invalid UTF-8
+ * sequences of byte-level tokens become U+FFFD as in HF. skip_specials: leave special added tokens
+ * out. An unknown id is an error. */
+int tg_tokenizer_decode(const struct tg_tokenizer *t, const int32_t *ids, size_t count,
+                        bool skip_specials, char **text, size_t *len, struct tg_err *err);
 
 size_t tg_tokenizer_vocab(const struct tg_tokenizer *t);                    /* largest id + 1 */
 int32_t tg_tokenizer_id(const struct tg_tokenizer *t, const char *content); /* -1 if not a token */

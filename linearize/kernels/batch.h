@@ -1,4 +1,5 @@
-/* Ragged batches: sequences packed one after another without padding; row r of a [rows, n] array is one token. */
+/* Ragged batches: sequences packed one after another without padding; row r of a [rows, n] array is
+ * one token. */
 #ifndef TG_LINEARIZE_BATCH_H
 #define TG_LINEARIZE_BATCH_H
 
@@ -6,8 +7,10 @@
 
 struct tg_batch {
     size_t count;        /* B sequences */
-    const size_t *begin; /* [B+1] first row of each; begin[0] = 0, begin[B] = rows. Empty sequences are allowed */
-    const size_t *past;  /* [B] tokens already in each sequence's state (positions start there); NULL: all 0 */
+    const size_t *begin; /* [B+1] first row of each; begin[0] = 0, begin[B] = rows. Empty sequences
+                            are allowed */
+    const size_t *
+        past; /* [B] tokens already in each sequence's state (positions start there); NULL: all 0 */
 };
 static inline size_t tg_batch_rows(const struct tg_batch *b)
 {

@@ -1,6 +1,7 @@
-/* Kernels: a const table of function pointers over plain floats, filled with portable C and overridden by what the processor
- * has. They do not fail, allocate or start threads; unless said otherwise arguments may not alias.
- * "rows" kernels work on [rows, n] with a row stride in floats. Gradients accumulate (+=) only where said. */
+/* Kernels: a const table of function pointers over plain floats, filled with portable C and
+ * overridden by what the processor has. They do not fail, allocate or start threads; unless said
+ * otherwise arguments may not alias. "rows" kernels work on [rows, n] with a row stride in floats.
+ * Gradients accumulate (+=) only where said. */
 #ifndef TG_LINEARIZE_KERNELS_H
 #define TG_LINEARIZE_KERNELS_H
 
@@ -10,40 +11,48 @@
 struct tg_kernels {
     const char *name; /* "c", "avx2", "avx512" */
 
-    /* y = e^x, element-wise, below 2 ulp; y may be x. e^-inf = 0; overflow gives +inf; NaN stays NaN */
+    /* y = e^x, element-wise, below 2 ulp; y may be x. e^-inf = 0; overflow gives +inf; NaN stays
+     * NaN */
     void (*exp)(const float *x, float *y, size_t n);
     /* x[i] <- e^(x[i] - shift); returns the sum (fixed order). shift = -inf is not allowed */
     float (*exp_shift_sum)(float *x, float shift, size_t n);
     float (*max)(const float *x, size_t n); /* -inf for n = 0 */
     float (*dot)(const float *a, const float *b, size_t n);
-    double (*sum_squares)(const float *x, size_t n); /* accumulated in double */
+    double (*sum_squares)(const float *x, size_t n);           /* accumulated in double */
     void (*axpy)(float a, const float *x, float *y, size_t n); /* y += a x */
     void (*scale)(float a, float *x, size_t n);
 
-    /* RMS norm of one row: y = x * r * w, r = (mean(x^2) + eps)^-1/2; returns r (saved for backward). y may be x. */
+    /* RMS norm of one row: y = x * r * w, r = (mean(x^2) + eps)^-1/2; returns r (saved for
+     * backward). y may be x. */
     float (*rmsnorm_fwd)(const float *x, const float *w, float eps, float *y, size_t n);
     /* dx (+)= ... : dx += r (dy w - x r^2 sum(dy w x) / n); dw += dy x r */
-    void (*rmsnorm_bwd)(const float *x, const float *w, float r, const float *dy, float *dx, float *dw, size_t n);
+    void (*rmsnorm_bwd)(const float *x, const float *w, float r, const float *dy, float *dx,
+                        float *dw, size_t n);
 
     /* SwiGLU gate: y = silu(a) * b; y may be a */
     void (*silu_mul_fwd)(const float *a, const float *b, float *y, size_t n);
-    /* da = dy b silu'(a), db = dy silu(a): written, not accumulated; da may be a or dy, db may be b */
-    void (*silu_mul_bwd)(const float *a, const float *b, const float *dy, float *da, float *db, size_t n);
+    /* da = dy b silu'(a), db = dy silu(a): written, not accumulated; da may be a or dy, db may be b
+     */
+    void (*silu_mul_bwd)(const float *a, const float *b, const float *dy, float *da, float *db,
+                         size_t n);
 
-    /* Half-split rotary of one head vector of n (even) components: (x_i, x_{i+n/2}) turned by the angle whose cos and sin are
-     * given [n/2]; in place. sign = +1 forward, -1 backward (the transpose). */
+    /* Half-split rotary of one head vector of n (even) components: (x_i, x_{i+n/2}) turned by the
+     * angle whose cos and sin are given [n/2]; in place. sign = +1 forward, -1 backward (the
+     * transpose). */
     void (*rope)(float *x, const float *cos, const float *sin, float sign, size_t n);
 
-    /* One row of KL(softmax(teacher) || softmax(student)), natural log, both at 1/temperature `inv_temp`; student's row is
-     * overwritten by weight * dKL/dstudent (the gradient of KL alone, times inv_temp from the chain rule). Returns the KL. */
+    /* One row of KL(softmax(teacher) || softmax(student)), natural log, both at 1/temperature
+     * `inv_temp`; student's row is overwritten by weight * dKL/dstudent (the gradient of KL alone,
+     * times inv_temp from the chain rule). Returns the KL. */
     double (*kl_row)(const float *teacher, float *student, float inv_temp, float weight, size_t n);
-    /* One row of cross-entropy -log softmax(x)[target]; x is overwritten by weight * gradient if weight != 0. */
+    /* One row of cross-entropy -log softmax(x)[target]; x is overwritten by weight * gradient if
+     * weight != 0. */
     double (*ce_row)(float *x, int32_t target, float weight, size_t n);
 
-    /* AdamW on n elements: m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p -= lr ((m / c1) / (sqrt(v / c2) + eps) + decay p),
-     * g first multiplied by gscale; c1 = 1 - b1^step, c2 = 1 - b2^step. */
-    void (*adamw)(float *p, const float *g, float *m, float *v, float gscale, float lr, float b1, float b2, float eps,
-                  float decay, float c1, float c2, size_t n);
+    /* AdamW on n elements: m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p -= lr ((m / c1) / (sqrt(v
+     * / c2) + eps) + decay p), g first multiplied by gscale; c1 = 1 - b1^step, c2 = 1 - b2^step. */
+    void (*adamw)(float *p, const float *g, float *m, float *v, float gscale, float lr, float b1,
+                  float b2, float eps, float decay, float c1, float c2, size_t n);
 };
 
 enum tg_cpu_flags { TG_CPU_AVX2 = 1, TG_CPU_AVX512 = 2, TG_CPU_ALL = ~0 };

@@ -1,10 +1,12 @@
-/* The gated outer-product recurrence (methods: family G), written once; chunked. Per head, with log gate g_t <= 0:
+/* The gated outer-product recurrence (methods: family G), written once; chunked. Per head, with log
+ * gate g_t <= 0:
  *
  *   S_t = e^{g_t} S_{t-1} + k_t v_t^T        num_t = S_t^T q_t
  *   z_t = e^{g_t} z_{t-1} + k_t              den_t = z_t . q_t
  *
- * Chunk form: b_i = sum of g in the chunk up to i; num = e^{b_i} q_i S + sum_{j<=i} e^{b_i - b_j} (q_i.k_j) v_j. Only differences
- * b_i - b_j with i >= j are exponentiated (all <= 1). Backward keeps S at chunk boundaries and recomputes inside. */
+ * Chunk form: b_i = sum of g in the chunk up to i; num = e^{b_i} q_i S + sum_{j<=i} e^{b_i - b_j}
+ * (q_i.k_j) v_j. Only differences b_i - b_j with i >= j are exponentiated (all <= 1). Backward
+ * keeps S at chunk boundaries and recomputes inside. */
 #ifndef TG_LINEARIZE_OUTER_H
 #define TG_LINEARIZE_OUTER_H
 
@@ -25,18 +27,21 @@ static inline size_t tg_outer_state(const struct tg_outer *o)
 size_t tg_outer_work(const struct tg_outer *o, const struct tg_batch *batch, int threads);
 size_t tg_outer_saved(const struct tg_outer *o, const struct tg_batch *batch);
 
-/* q, k [rows,H,K]; v [rows,G,V]; g [rows,H] or NULL (no decay); num [rows,H,V]; den [rows,H] or NULL. state [B][H,(K*V + K)]: in: the
- * start (NULL: zero), out: the end (state is updated in place when not NULL). saved may be NULL when no backward follows. */
-void tg_outer_fwd(const struct tg_ctx *ctx, const struct tg_outer *o, const struct tg_batch *batch, const float *q,
-                  const float *k, const float *v, const float *g, float *num, float *den, float *state, float *saved,
-                  float *work);
-/* Gradients for dnum [rows,H,V] and dden [rows,H] (NULL: none). dq, dk, dv, dg are accumulated (dg NULL without g). dstate: in: the
- * gradient of the end state (NULL: zero), out: of the start state. */
-void tg_outer_bwd(const struct tg_ctx *ctx, const struct tg_outer *o, const struct tg_batch *batch, const float *q,
-                  const float *k, const float *v, const float *g, const float *saved, const float *dnum,
-                  const float *dden, float *dq, float *dk, float *dv, float *dg, float *dstate, float *work);
+/* q, k [rows,H,K]; v [rows,G,V]; g [rows,H] or NULL (no decay); num [rows,H,V]; den [rows,H] or
+ * NULL. state [B][H,(K*V + K)]: in: the start (NULL: zero), out: the end (state is updated in place
+ * when not NULL). saved may be NULL when no backward follows. */
+void tg_outer_fwd(const struct tg_ctx *ctx, const struct tg_outer *o, const struct tg_batch *batch,
+                  const float *q, const float *k, const float *v, const float *g, float *num,
+                  float *den, float *state, float *saved, float *work);
+/* Gradients for dnum [rows,H,V] and dden [rows,H] (NULL: none). dq, dk, dv, dg are accumulated (dg
+ * NULL without g). dstate: in: the gradient of the end state (NULL: zero), out: of the start state.
+ */
+void tg_outer_bwd(const struct tg_ctx *ctx, const struct tg_outer *o, const struct tg_batch *batch,
+                  const float *q, const float *k, const float *v, const float *g,
+                  const float *saved, const float *dnum, const float *dden, float *dq, float *dk,
+                  float *dv, float *dg, float *dstate, float *work);
 /* One token of one head: state [K*V + K] updated, num [V], returns den. */
-float tg_outer_step(const struct tg_kernels *kern, size_t K, size_t V, const float *q, const float *k, const float *v,
-                    float g, float *state, float *num);
+float tg_outer_step(const struct tg_kernels *kern, size_t K, size_t V, const float *q,
+                    const float *k, const float *v, float g, float *state, float *num);
 
 #endif

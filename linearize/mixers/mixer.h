@@ -1,5 +1,6 @@
-/* The contract of a mixer: it gets the normalised hidden states of a packed batch and writes the residual branch. Its parameters
- * are those of its schema (convert/mixers.def), addressed by the rule's position. */
+/* The contract of a mixer: it gets the normalised hidden states of a packed batch and writes the
+ * residual branch. Its parameters are those of its schema (convert/mixers.def), addressed by the
+ * rule's position. */
 #ifndef TG_LINEARIZE_MIXER_H
 #define TG_LINEARIZE_MIXER_H
 
@@ -15,8 +16,9 @@ enum { TG_MIXER_MAX_PARAMS = 24 };
 /* A mixer's view of its layer. Pointers to absent parameters (rules that do not apply) are NULL. */
 struct tg_mixer {
     const struct tg_layer_spec *spec;
-    size_t width;                            /* D */
-    const float *rope_cos, *rope_sin;        /* [positions, rotary_dim/2], owned by the model; NULL without rotary */
+    size_t width; /* D */
+    const float *rope_cos,
+        *rope_sin; /* [positions, rotary_dim/2], owned by the model; NULL without rotary */
     const float *param[TG_MIXER_MAX_PARAMS]; /* by rule index */
 };
 /* Where gradients go; same order; NULL entries are not wanted. */
@@ -29,25 +31,32 @@ struct tg_mixer_ops {
     const char *name;
     /* kept from forward for backward, and scratch of forward / backward, for this batch */
     size_t (*saved_floats)(const struct tg_mixer *m, const struct tg_batch *b);
-    size_t (*work_floats)(const struct tg_mixer *m, const struct tg_batch *b, int threads, bool backward);
-    /* x [rows,D] -> y [rows,D], every sequence from an empty state. saved NULL: no backward will follow. */
-    void (*forward)(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b, const float *x,
-                    float *y, float *saved, float *work);
+    size_t (*work_floats)(const struct tg_mixer *m, const struct tg_batch *b, int threads,
+                          bool backward);
+    /* x [rows,D] -> y [rows,D], every sequence from an empty state. saved NULL: no backward will
+     * follow. */
+    void (*forward)(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
+                    const float *x, float *y, float *saved, float *work);
     /* dy [rows,D] -> dx [rows,D] (written), parameter gradients accumulated */
-    void (*backward)(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b, const float *x,
-                     const float *dy, const float *saved, float *dx, const struct tg_mixer_grads *dp, float *work);
-    /* Decode: one or several new tokens of each sequence, continuing states[i] (b->past[i] tokens in it). A state holds
-     * state_floats for `capacity` tokens in all; zeroed memory is the empty state. Rows whose mixer state is constant ignore
-     * capacity. */
+    void (*backward)(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
+                     const float *x, const float *dy, const float *saved, float *dx,
+                     const struct tg_mixer_grads *dp, float *work);
+    /* Decode: one or several new tokens of each sequence, continuing states[i] (b->past[i] tokens
+     * in it). A state holds state_floats for `capacity` tokens in all; zeroed memory is the empty
+     * state. Rows whose mixer state is constant ignore capacity. */
     size_t (*state_floats)(const struct tg_mixer *m, size_t capacity);
-    size_t (*step_work_floats)(const struct tg_mixer *m, const struct tg_batch *b, size_t capacity, int threads);
-    void (*step)(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b, size_t capacity,
-                 const float *x, float *const *states, float *y, float *work);
-    /* Initial value of parameter `rule` of the new layer, given the softmax (or window) layer that it replaces; data [count].
-     * Parameters of the same name and shape are copied before by the caller; called only for TG_PARAM_NEW ones. */
-    void (*inherit)(const struct tg_mixer *m, const struct tg_layer_spec *from, size_t rule, float *data, size_t count);
+    size_t (*step_work_floats)(const struct tg_mixer *m, const struct tg_batch *b, size_t capacity,
+                               int threads);
+    void (*step)(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
+                 size_t capacity, const float *x, float *const *states, float *y, float *work);
+    /* Initial value of parameter `rule` of the new layer, given the softmax (or window) layer that
+     * it replaces; data [count]. Parameters of the same name and shape are copied before by the
+     * caller; called only for TG_PARAM_NEW ones. */
+    void (*inherit)(const struct tg_mixer *m, const struct tg_layer_spec *from, size_t rule,
+                    float *data, size_t count);
 };
-extern const struct tg_mixer_ops *const tg_mixers[]; /* same order as tg_mixer_schemas, NULL-terminated */
+extern const struct tg_mixer_ops
+    *const tg_mixers[]; /* same order as tg_mixer_schemas, NULL-terminated */
 const struct tg_mixer_ops *tg_mixer_find(const struct tg_mixer_schema *schema);
 
 #endif

@@ -1,4 +1,5 @@
-/* Graft surgery: which layers change and to what (a plan), and the hybrid that results with its inherited weights. */
+/* Graft surgery: which layers change and to what (a plan), and the hybrid that results with its
+ * inherited weights. */
 #ifndef TG_LINEARIZE_SURGERY_H
 #define TG_LINEARIZE_SURGERY_H
 
@@ -16,19 +17,20 @@ struct tg_plan {
     struct tg_plan_layer *layers; /* owned, [count] */
     size_t count;
 };
-struct tg_plan_options {           /* what a user says; applies to every changed layer */
-    const char *mixer;             /* NULL: "gated_window" */
-    const char *keep;              /* none | LIST ("1,4" or "0-2,5") | every:K | auto:N; NULL: "auto:2" */
-    size_t window;                 /* 0: the mixer's default */
-    int64_t sinks;                 /* -1: the mixer's default */
-    const char *feature_map;       /* NULL: hedgehog_softmax */
-    size_t feature_dim;            /* 0: head_dim */
+struct tg_plan_options {     /* what a user says; applies to every changed layer */
+    const char *mixer;       /* NULL: "gated_window" */
+    const char *keep;        /* none | LIST ("1,4" or "0-2,5") | every:K | auto:N; NULL: "auto:2" */
+    size_t window;           /* 0: the mixer's default */
+    int64_t sinks;           /* -1: the mixer's default */
+    const char *feature_map; /* NULL: hedgehog_softmax */
+    size_t feature_dim;      /* 0: head_dim */
 };
 /* What a ranking says of one layer (or pair, for auto): lower is safer to change. */
 struct tg_rank_row {
     size_t layer;
     double kl;          /* KL(teacher || teacher with this layer windowed) */
-    double recall_lost; /* teacher's recall score minus that of the changed model, mean over tasks, >= 0 is worse */
+    double recall_lost; /* teacher's recall score minus that of the changed model, mean over tasks,
+                           >= 0 is worse */
 };
 struct tg_rank {
     struct tg_rank_row *rows; /* owned, [count], one per layer in order */
@@ -43,20 +45,26 @@ int tg_rank_load(struct tg_rank *r, const char *path, struct tg_err *err);
 int tg_rank_save(const struct tg_rank *r, const char *path, struct tg_err *err);
 void tg_rank_release(struct tg_rank *r);
 
-/* rank is needed for auto:N only (error if NULL then). Layers in lists must exist. auto:N keeps the N layers that matter most: recall
- * first, then KL; with pairs in the ranking and N >= 2 the best pair is kept first, then single layers. */
-int tg_plan_make(struct tg_plan *p, const struct tg_model_spec *teacher, const struct tg_plan_options *o,
-                 const struct tg_rank *rank, struct tg_err *err);
-int tg_plan_load(struct tg_plan *p, const char *path, const struct tg_model_spec *teacher, struct tg_err *err);
-int tg_plan_parse(struct tg_plan *p, struct tg_json v, const struct tg_model_spec *teacher, struct tg_err *err);
+/* rank is needed for auto:N only (error if NULL then). Layers in lists must exist. auto:N keeps the
+ * N layers that matter most: recall first, then KL; with pairs in the ranking and N >= 2 the best
+ * pair is kept first, then single layers. */
+int tg_plan_make(struct tg_plan *p, const struct tg_model_spec *teacher,
+                 const struct tg_plan_options *o, const struct tg_rank *rank, struct tg_err *err);
+int tg_plan_load(struct tg_plan *p, const char *path, const struct tg_model_spec *teacher,
+                 struct tg_err *err);
+int tg_plan_parse(struct tg_plan *p, struct tg_json v, const struct tg_model_spec *teacher,
+                  struct tg_err *err);
 void tg_plan_write_json(const struct tg_plan *p, struct tg_json_out *out, const char *key);
 int tg_plan_save(const struct tg_plan *p, const char *path, struct tg_err *err);
 void tg_plan_release(struct tg_plan *p);
 
-/* The student's spec: teacher's with the plan's layers changed. Checks every option against the layer. */
-int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p, struct tg_model_spec *student,
-                    struct tg_err *err);
-/* The student with inherited weights: same-named parameters copied, new ones from the mixer's `inherit`. */
-int tg_surgery_apply(const struct tg_model *teacher, const struct tg_plan *p, struct tg_model **student, struct tg_err *err);
+/* The student's spec: teacher's with the plan's layers changed. Checks every option against the
+ * layer. */
+int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p,
+                    struct tg_model_spec *student, struct tg_err *err);
+/* The student with inherited weights: same-named parameters copied, new ones from the mixer's
+ * `inherit`. */
+int tg_surgery_apply(const struct tg_model *teacher, const struct tg_plan *p,
+                     struct tg_model **student, struct tg_err *err);
 
 #endif
