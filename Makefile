@@ -4,6 +4,8 @@ OUT    ?= build
 OBJ    := $(OUT)/obj/$(BUILD)
 CC     ?= gcc
 PREFIX ?= /usr/local
+JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
+VERSION := 0.1.0
 
 LAYERS := base formats convert linearize distill
 DEPS   := zlib libcjson openblas lapacke libpcre2-8 libutf8proc
@@ -15,7 +17,7 @@ WARN := -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-pro
 CFLAGS_release := -O3 -g -DNDEBUG
 CFLAGS_debug   := -O1 -g
 CFLAGS_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -fPIC -fopenmp -fno-math-errno -fno-trapping-math \
+ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -DTG_VERSION='"$(VERSION)"' -I. -fPIC -fopenmp -fno-math-errno -fno-trapping-math \
               $(WARN) $(CFLAGS_$(BUILD)) $(DEP_CFLAGS) -MMD -MP $(CFLAGS)
 ALL_LDFLAGS := -fopenmp $(filter -fsanitize%,$(CFLAGS_$(BUILD))) $(LDFLAGS)
 
@@ -39,7 +41,7 @@ $(OUT)/tests/%: $(OBJ)/tests/%.o $(TEST_SUPPORT) $(LIB_OBJS) $(filter-out $(OBJ)
 
 $(OBJ)/.flags: FORCE
 	@mkdir -p $(@D)
-	@echo '$(CC) $(ALL_CFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALL_CFLAGS)' > $@
+	@echo "$(CC) $(ALL_CFLAGS)" | cmp -s - $@ || echo "$(CC) $(ALL_CFLAGS)" > $@
 $(OBJ)/%.o: %.c $(OBJ)/.flags
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(EXTRA_CFLAGS) -c -o $@ $<
@@ -50,14 +52,51 @@ $(OBJ)/linearize/kernels/x86/%_avx2.o: EXTRA_CFLAGS := -mavx2 -mfma -mf16c -ffp-
 $(OBJ)/linearize/kernels/x86/%_avx512.o: EXTRA_CFLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -mprefer-vector-width=512 -ffp-contract=fast
 endif
 
+$(OUT)/libtegu.a: $(LIB_OBJS)
+	rm -f $@ && ar rcs $@ $^
+$(OUT)/libtegu.so: $(LIB_OBJS)
+	$(CC) -shared -Wl,-soname,libtegu.so.0 -o $@ $^ $(ALL_LDFLAGS) $(DEP_LIBS)
+
 tests: $(TESTS)
-test: all tests ## every default test, with a closing count
-	@tests/run.sh $(OUT)
+lib: $(OUT)/libtegu.a $(OUT)/libtegu.so ## libtegu, static and shared
+
+# `demo` and `test` are a newcomer's first commands: they set up what is missing, then start make anew, because pkg-config is
+# asked when the Makefile is read.
+demo: setup ## turn the embedded teacher into a validated hybrid (under five minutes)
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@sh scripts/demo.sh $(OUT)
+test: setup ## every default test, with a closing count
+	@$(MAKE) --no-print-directory -j$(JOBS) all tests lib
+	@bash tests/run.sh $(OUT)
+setup: ## install missing packages, if it may
+	@sh scripts/setup.sh
+
+debug: ## build/debug/tegu with assertions
+	@$(MAKE) --no-print-directory BUILD=debug OUT=$(OUT)/debug all
+asan: ## every default test under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory BUILD=asan OUT=$(OUT)/asan -j$(JOBS) all tests
+	@bash tests/run.sh $(OUT)/asan
+lint: ## static rules: include and link direction, formatting, lengths, no print in libraries
+	@bash tests/lint.sh
+	@$(MAKE) --no-print-directory -j$(JOBS) lib
+	@bash tests/layers.sh $(OBJ) $(DEP_LIBS)
+	@echo "lint: clean"
+
+# Headers go to include/tegu with their folders, so that `#include "tegu.h"` finds what it includes.
+HEADERS := $(sort $(wildcard $(foreach l,$(LAYERS),$(l)/*.h $(l)/*/*.h)))
+install: all lib ## PREFIX (/usr/local): program, libtegu, headers, pkg-config file
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install $(OUT)/tegu $(DESTDIR)$(PREFIX)/bin/tegu
+	install -m 644 $(OUT)/libtegu.a $(DESTDIR)$(PREFIX)/lib/
+	install $(OUT)/libtegu.so $(DESTDIR)$(PREFIX)/lib/libtegu.so.0
+	ln -sf libtegu.so.0 $(DESTDIR)$(PREFIX)/lib/libtegu.so
+	for h in tegu.h $(HEADERS); do install -D -m 644 $$h $(DESTDIR)$(PREFIX)/include/tegu/$$h || exit 1; done
+	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|; s|@DEPS@|$(DEPS)|' tegu.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/tegu.pc
 
 clean: ## remove what was built
 	rm -rf $(OUT)
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
 
-.PHONY: all test tests clean help FORCE
+.PHONY: all tests lib demo test setup debug asan lint install clean help FORCE
 -include $(shell find $(OBJ) -name '*.d' 2>/dev/null)
