@@ -18,6 +18,7 @@ struct tg_model {
     const float *rope_cos, *rope_sin; /* tables, owned; grown by tg_model_reserve */
     size_t rope_positions;
     struct tg_ctx ctx;
+    struct tg_model_index *index; /* private: where each layer's parameters are; owned */
 };
 
 /* Zeroed parameters */
@@ -66,6 +67,10 @@ void tg_layer_forward(const struct tg_model *m, struct tg_run *r, size_t layer,
 void tg_model_forward(const struct tg_model *m, struct tg_run *r, const int32_t *ids,
                       const struct tg_batch *b, float *hidden, bool keep,
                       const struct tg_hooks *hooks);
+/* One block after tg_layer_forward with keep: dh [rows,D] comes in as the gradient of its output
+ * and leaves as that of its input. grads and wanted as in tg_model_backward. */
+void tg_layer_backward(const struct tg_model *m, struct tg_run *r, size_t layer,
+                       const struct tg_batch *b, float *dh, float *grads, const bool *wanted);
 /* dhidden [rows,D] is overwritten; grads (layout of params) accumulate, the embedding's too
  * (scatter in row order). `wanted` [params]: NULL = all; parameters with false get no gradient
  * (their GEMM is skipped). */
