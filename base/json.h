@@ -45,6 +45,7 @@ struct tg_json tg_json_next(struct tg_json child);
 const char *tg_json_name(struct tg_json v);   /* the key under which it stands, or "" */
 const char *tg_json_string(struct tg_json v); /* "" if not a string; borrowed */
 double tg_json_number(struct tg_json v);      /* 0 if not a number */
+bool tg_json_bool(struct tg_json v);          /* false if not true */
 /* "key.sub[3]" into buf, for messages */
 const char *tg_json_path(struct tg_json v, char *buf, size_t size);
 
