@@ -1,0 +1,225 @@
+#include "linearize/model/model.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "linearize/kernels/gemm.h"
+#include "linearize/model/model_internal.h"
+
+enum { FIRST_POSITIONS = 1 << 12 };
+
+static size_t index_of(const struct tg_param_list *list, const char *name)
+{
+    const struct tg_param *p = tg_params_find(list, name);
+    return p ? (size_t)(p - list->items) : TG_NO_PARAM;
+}
+
+static size_t layer_index_of(const struct tg_param_list *list, size_t layer, const char *name)
+{
+    char full[96];
+    snprintf(full, sizeof full, "layers.%zu.%s", layer, name);
+    return index_of(list, full);
+}
+
+static int index_layer(struct tg_model *m, size_t l, struct tg_err *err)
+{
+    const struct tg_mixer_schema *schema = m->spec.layers[l].mixer;
+    const struct tg_param_list *list = &m->params;
+    if (!tg_mixer_find(schema) || schema->param_count > TG_MIXER_MAX_PARAMS)
+        return tg_fail(err, TG_ERR_UNSUPPORTED, "layer %zu: mixer '%s' cannot be computed", l,
+                       schema->name);
+    m->index->layers[l] = (struct tg_layer_index){
+        .norm_in = layer_index_of(list, l, "norm_in.weight"),
+        .norm_mlp = layer_index_of(list, l, "norm_mlp.weight"),
+        .gate = layer_index_of(list, l, "mlp.gate.weight"),
+        .up = layer_index_of(list, l, "mlp.up.weight"),
+        .down = layer_index_of(list, l, "mlp.down.weight"),
+        .gate_bias = layer_index_of(list, l, "mlp.gate.bias"),
+        .up_bias = layer_index_of(list, l, "mlp.up.bias"),
+        .down_bias = layer_index_of(list, l, "mlp.down.bias"),
+    };
+    for (size_t i = 0; i < TG_MIXER_MAX_PARAMS; i++) {
+        char name[64] = "";
+        if (i < schema->param_count)
+            snprintf(name, sizeof name, "mixer.%s", schema->params[i].name);
+        m->index->layers[l].mixer[i] = *name ? layer_index_of(list, l, name) : TG_NO_PARAM;
+    }
+    return TG_OK;
+}
+
+static int build_index(struct tg_model *m, struct tg_err *err)
+{
+    m->index = tg_alloc(sizeof *m->index);
+    if (!m->index)
+        return tg_fail(err, TG_ERR_NOMEM, "no memory for the model");
+    m->index->layers = tg_alloc_array(m->spec.layer_count, sizeof *m->index->layers);
+    if (!m->index->layers)
+        return tg_fail(err, TG_ERR_NOMEM, "no memory for the model");
+    m->index->embed = index_of(&m->params, "embed.weight");
+    m->index->norm_out = index_of(&m->params, "norm_out.weight");
+    m->index->head = m->spec.tied_head ? m->index->embed : index_of(&m->params, "head.weight");
+    int status = TG_OK;
+    for (size_t l = 0; l < m->spec.layer_count && !status; l++)
+        status = index_layer(m, l, err);
+    return status;
+}
+
+/* The rotary size that all rotary layers share: there is one table. 0: no layer turns. */
+static int rotary_size(const struct tg_model_spec *spec, size_t *n, struct tg_err *err)
+{
+    *n = 0;
+    for (size_t l = 0; l < spec->layer_count; l++) {
+        size_t here = spec->layers[l].rotary_dim;
+        if (here && *n && here != *n)
+            return tg_fail(err, TG_ERR_UNSUPPORTED,
+                           "layer %zu: rotary size %zu differs from the %zu of earlier layers", l,
+                           here, *n);
+        if (here)
+            *n = here;
+    }
+    return TG_OK;
+}
+
+int tg_model_reserve(struct tg_model *m, size_t positions, struct tg_err *err)
+{
+    size_t n;
+    int status = rotary_size(&m->spec, &n, err);
+    if (status)
+        return status;
+    if (positions <= m->rope_positions)
+        return TG_OK;
+    size_t want = m->rope_positions * 2 > positions ? m->rope_positions * 2 : positions;
+    size_t cells;
+    float *cosines = NULL, *sines = NULL, *inv_freq = NULL;
+    if (n && tg_mul_size(&cells, want, n / 2)) {
+        cosines = tg_alloc_floats(cells);
+        sines = tg_alloc_floats(cells);
+        inv_freq = tg_alloc_floats(n / 2);
+    }
+    if (n && (!cosines || !sines || !inv_freq)) {
+        tg_free(cosines);
+        tg_free(sines);
+        tg_free(inv_freq);
+        return tg_fail(err, TG_ERR_NOMEM, "no memory for rotary tables of %zu positions", want);
+    }
+    if (n) {
+        tg_rope_frequencies(&m->spec.rope, n, inv_freq);
+        tg_rope_table(inv_freq, n, want, cosines, sines);
+    }
+    tg_free(inv_freq);
+    tg_free((float *)m->rope_cos);
+    tg_free((float *)m->rope_sin);
+    m->rope_cos = cosines;
+    m->rope_sin = sines;
+    m->rope_positions = want;
+    return TG_OK;
+}
+
+int tg_model_create(struct tg_model **out, const struct tg_model_spec *spec,
+                    const struct tg_ctx *ctx, struct tg_err *err)
+{
+    *out = NULL;
+    tg_gemm_init();
+    struct tg_model *m = tg_alloc(sizeof *m);
+    if (!m)
+        return tg_fail(err, TG_ERR_NOMEM, "no memory for the model");
+    m->ctx = *ctx;
+    int status = tg_spec_check(spec, "model", err);
+    if (!status)
+        status = tg_spec_copy(&m->spec, spec, err);
+    if (!status)
+        status = tg_params_of(&m->spec, &m->params, err);
+    if (!status)
+        status = build_index(m, err);
+    if (!status)
+        status = tg_model_reserve(m, FIRST_POSITIONS, err);
+    if (!status) {
+        m->data = tg_alloc_array(m->params.floats, sizeof *m->data);
+        if (!m->data)
+            status = tg_fail(err, TG_ERR_NOMEM, "no memory for %zu parameters", m->params.floats);
+    }
+    if (status) {
+        tg_model_free(m);
+        return status;
+    }
+    *out = m;
+    return TG_OK;
+}
+
+int tg_model_from_checkpoint(struct tg_model **out, const struct tg_checkpoint *c,
+                             const struct tg_ctx *ctx, struct tg_err *err)
+{
+    struct tg_model *m;
+    int status = tg_model_create(&m, tg_checkpoint_spec(c), ctx, err);
+    if (status) {
+        *out = NULL;
+        return status;
+    }
+    for (size_t i = 0; i < m->params.count && !status; i++)
+        status = tg_checkpoint_read(c, i, m->data + m->params.items[i].offset, err);
+    if (status) {
+        tg_model_free(m);
+        m = NULL;
+    }
+    *out = m;
+    return status;
+}
+
+int tg_model_load(struct tg_model **m, const char *path, const struct tg_ctx *ctx,
+                  struct tg_err *err)
+{
+    struct tg_checkpoint *c;
+    *m = NULL;
+    int status = tg_checkpoint_open(&c, path, err);
+    if (status)
+        return status;
+    status = tg_model_from_checkpoint(m, c, ctx, err);
+    tg_checkpoint_close(c);
+    return status;
+}
+
+void tg_model_free(struct tg_model *m)
+{
+    if (!m)
+        return;
+    if (m->index)
+        tg_free(m->index->layers);
+    tg_free(m->index);
+    tg_free((float *)m->rope_cos);
+    tg_free((float *)m->rope_sin);
+    tg_free(m->data);
+    tg_params_release(&m->params);
+    tg_spec_release(&m->spec);
+    tg_free(m);
+}
+
+float *tg_model_param(const struct tg_model *m, const char *name)
+{
+    const struct tg_param *p = tg_params_find(&m->params, name);
+    return p ? m->data + p->offset : NULL;
+}
+
+void tg_model_mixer(const struct tg_model *m, size_t l, const float *data, struct tg_mixer *out)
+{
+    const struct tg_layer_spec *spec = &m->spec.layers[l];
+    *out = (struct tg_mixer){
+        .spec = spec, .width = m->spec.width, .norm_eps = (float)m->spec.norm_eps};
+    if (spec->rotary_dim) {
+        out->rope_cos = m->rope_cos;
+        out->rope_sin = m->rope_sin;
+    }
+    for (size_t i = 0; i < TG_MIXER_MAX_PARAMS; i++) {
+        size_t at = m->index->layers[l].mixer[i];
+        out->param[i] = at == TG_NO_PARAM ? NULL : data + m->params.items[at].offset;
+    }
+}
+
+size_t tg_model_widest_mlp(const struct tg_model *m)
+{
+    size_t widest = 0;
+    for (size_t l = 0; l < m->spec.layer_count; l++)
+        if (m->spec.layers[l].mlp_dim > widest)
+            widest = m->spec.layers[l].mlp_dim;
+    return widest;
+}
