@@ -41,15 +41,22 @@ struct tg_rank {
     size_t pairs;
     size_t window; /* the window that was used */
 };
+/* The format is written out in rank_file.c. */
 int tg_rank_load(struct tg_rank *r, const char *path, struct tg_err *err);
 int tg_rank_save(const struct tg_rank *r, const char *path, struct tg_err *err);
 void tg_rank_release(struct tg_rank *r);
 
-/* rank is needed for auto:N only (error if NULL then). Layers in lists must exist. auto:N keeps the
- * N layers that matter most: recall first, then KL; with pairs in the ranking and N >= 2 the best
- * pair is kept first, then single layers. */
+/* rank is needed for auto:N (N > 0) only; error if NULL then. Layers in lists must exist. every:K
+ * keeps the last of each K layers. auto:N keeps the N layers that matter most: recall first (in
+ * steps of 0.02, below which it is noise), then KL; with pairs in the ranking and N >= 2 the best
+ * pair is kept first, then single layers.
+ *
+ * Options change softmax layers and windows larger than the new one. A teacher's window that is no
+ * larger is left alone: its cost is constant already and it never saw farther back; a plan file
+ * that names it changes it. A positive `sinks` takes the gated form of a mixer that has one. */
 int tg_plan_make(struct tg_plan *p, const struct tg_model_spec *teacher,
                  const struct tg_plan_options *o, const struct tg_rank *rank, struct tg_err *err);
+/* The format is written out in plan_json.c. */
 int tg_plan_load(struct tg_plan *p, const char *path, const struct tg_model_spec *teacher,
                  struct tg_err *err);
 int tg_plan_parse(struct tg_plan *p, struct tg_json v, const struct tg_model_spec *teacher,

@@ -1,0 +1,100 @@
+/* The student: the teacher's spec with the plan's layers changed, and its weights inherited. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "linearize/surgery/surgery_internal.h"
+
+static void change_layer(const struct tg_plan_layer *p, struct tg_layer_spec *l)
+{
+    bool far = p->mixer->flags & TG_MIXER_FAR;
+    l->mixer = p->mixer;
+    l->window = p->window;
+    l->sinks = p->sinks;
+    l->feature_map = p->feature_map;
+    l->feature_dim = 0;
+    if (far && tg_feature_map_has_weights(p->feature_map))
+        l->feature_dim = p->feature_dim ? p->feature_dim : l->head_dim;
+    l->gated = p->gated;
+}
+
+int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p,
+                    struct tg_model_spec *student, struct tg_err *err)
+{
+    int status = tg_plan_check(p, teacher, "plan", err);
+    if (!status)
+        status = tg_spec_copy(student, teacher, err);
+    if (status)
+        return status;
+    snprintf(student->family, sizeof student->family, "tegu");
+    snprintf(student->base_family, sizeof student->base_family, "%s", teacher->base_family);
+    for (size_t l = 0; l < p->count; l++)
+        if (p->layers[l].mixer)
+            change_layer(&p->layers[l], &student->layers[l]);
+    status = tg_spec_check(student, "plan", err);
+    if (status)
+        tg_spec_release(student);
+    return status;
+}
+
+/* The teacher's parameter of the same name and shape; NULL if it has none. */
+static const struct tg_param *same_in(const struct tg_model *teacher, const struct tg_param *p)
+{
+    const struct tg_param *t = tg_params_find(&teacher->params, p->name);
+    if (!t || t->rank != p->rank)
+        return NULL;
+    for (int i = 0; i < p->rank; i++)
+        if (t->shape[i] != p->shape[i])
+            return NULL;
+    return t;
+}
+
+static size_t rule_of(const struct tg_mixer_schema *schema, const char *local)
+{
+    size_t rule = 0;
+    while (rule < schema->param_count && strcmp(schema->params[rule].name, local) != 0)
+        rule++;
+    return rule;
+}
+
+static int inherit_param(const struct tg_model *teacher, struct tg_model *s,
+                         const struct tg_param *p, struct tg_err *err)
+{
+    const struct tg_param *t = same_in(teacher, p);
+    if (t) {
+        memcpy(s->data + p->offset, teacher->data + t->offset, p->count * sizeof *s->data);
+        return TG_OK;
+    }
+    if (!p->is_new || p->layer < 0)
+        return tg_fail(err, TG_ERR_MISMATCH, "%s: the teacher has none of this shape", p->name);
+    size_t l = (size_t)p->layer;
+    const struct tg_mixer_schema *schema = s->spec.layers[l].mixer;
+    struct tg_mixer mixer;
+    tg_model_mixer(s, l, s->data, &mixer);
+    tg_mixer_find(schema)->inherit(&mixer, &teacher->spec.layers[l], rule_of(schema, p->local),
+                                   s->data + p->offset, p->count);
+    return TG_OK;
+}
+
+int tg_surgery_apply(const struct tg_model *teacher, const struct tg_plan *p,
+                     struct tg_model **student, struct tg_err *err)
+{
+    struct tg_model_spec spec = {0};
+    struct tg_model *s = NULL;
+    *student = NULL;
+    int status = tg_surgery_spec(&teacher->spec, p, &spec, err);
+    if (status)
+        return status;
+    status = tg_model_create(&s, &spec, &teacher->ctx, err);
+    tg_spec_release(&spec);
+    if (!status)
+        status = tg_model_reserve(s, teacher->rope_positions, err);
+    for (size_t i = 0; !status && i < s->params.count; i++)
+        status = inherit_param(teacher, s, &s->params.items[i], err);
+    if (status) {
+        tg_model_free(s);
+        return status;
+    }
+    *student = s;
+    return TG_OK;
+}
