@@ -1,0 +1,128 @@
+/* The rows of mixers.def as structs, the feature maps' names, and what each row keeps while it
+ * decodes (for reports: what linearize really allocates is its own business). */
+#include "convert/mixers.h"
+
+#include <string.h>
+
+#include "convert/spec.h"
+
+static const char *const map_names[TG_MAP_COUNT] = {
+    [TG_MAP_HEDGEHOG_SOFTMAX] = "hedgehog_softmax",
+    [TG_MAP_HEDGEHOG_EXP] = "hedgehog_exp",
+    [TG_MAP_RELU] = "relu",
+    [TG_MAP_ELU1] = "elu1",
+    [TG_MAP_IDENTITY] = "identity",
+};
+
+const char *tg_feature_map_name(enum tg_feature_map m)
+{
+    return (unsigned)m < TG_MAP_COUNT ? map_names[m] : "?";
+}
+
+bool tg_feature_map_parse(const char *name, enum tg_feature_map *out)
+{
+    for (int m = 0; m < TG_MAP_COUNT; m++)
+        if (!strcmp(name, map_names[m])) {
+            *out = (enum tg_feature_map)m;
+            return true;
+        }
+    return false;
+}
+
+bool tg_feature_map_has_weights(enum tg_feature_map m)
+{
+    return m == TG_MAP_HEDGEHOG_SOFTMAX || m == TG_MAP_HEDGEHOG_EXP;
+}
+
+size_t tg_feature_count(const struct tg_layer_spec *l)
+{
+    return tg_feature_map_has_weights(l->feature_map) ? 2 * l->feature_dim : l->head_dim;
+}
+
+/* keys and values of one token [G,K] each */
+static size_t kv_pair(const struct tg_layer_spec *l)
+{
+    return 2 * l->kv_heads * l->head_dim;
+}
+
+static size_t kv_all(const struct tg_layer_spec *l)
+{
+    return kv_pair(l);
+}
+
+static size_t kv_none(const struct tg_layer_spec *l)
+{
+    (void)l;
+    return 0;
+}
+
+static size_t state_none(const struct tg_layer_spec *l)
+{
+    (void)l;
+    return 0;
+}
+
+static size_t state_ring(const struct tg_layer_spec *l)
+{
+    return kv_pair(l) * l->window;
+}
+
+/* per query head a sum of phi(k) v^T and one of phi(k) */
+static size_t linear_state(const struct tg_layer_spec *l)
+{
+    return l->heads * tg_feature_count(l) * (l->head_dim + 1);
+}
+
+/* A key enters the linear state when it leaves the window, with the gates passed since: one gate
+ * per head and ring slot is remembered. */
+static size_t state_gated_far(const struct tg_layer_spec *l)
+{
+    return state_ring(l) + linear_state(l) + l->heads * l->window;
+}
+
+static size_t state_lolcats(const struct tg_layer_spec *l)
+{
+    return l->gated ? state_gated_far(l) : state_ring(l) + linear_state(l);
+}
+
+/* Every key enters at once. */
+static size_t state_gated_all(const struct tg_layer_spec *l)
+{
+    return state_ring(l) + linear_state(l);
+}
+
+#define TG_MIXER(name, summary, flags, window, sinks, kv, state, ...)                              \
+    static const struct tg_param_rule rules_##name[] = {__VA_ARGS__};
+#include "convert/mixers.def"
+#undef TG_MIXER
+
+#define TG_MIXER(name, summary, flags, window, sinks, kv, state, ...)                              \
+    static const struct tg_mixer_schema schema_##name = {                                          \
+        #name,  summary, flags, rules_##name, sizeof rules_##name / sizeof *rules_##name,          \
+        window, sinks,   kv,    state};
+#include "convert/mixers.def"
+#undef TG_MIXER
+
+const struct tg_mixer_schema *const tg_mixer_schemas[] = {
+#define TG_MIXER(name, ...) &schema_##name,
+#include "convert/mixers.def"
+#undef TG_MIXER
+    NULL};
+
+const struct tg_mixer_schema *tg_mixer_schema_find(const char *name)
+{
+    for (size_t i = 0; tg_mixer_schemas[i]; i++)
+        if (!strcmp(tg_mixer_schemas[i]->name, name))
+            return tg_mixer_schemas[i];
+    return NULL;
+}
+
+bool tg_param_rule_applies(const struct tg_param_rule *r, const struct tg_layer_spec *l)
+{
+    const unsigned missing =
+        (l->qkv_bias ? 0 : TG_PARAM_IF_QKV_BIAS) | (l->o_bias ? 0 : TG_PARAM_IF_O_BIAS) |
+        (l->qk_norm ? 0 : TG_PARAM_IF_QK_NORM) | (l->sinks ? 0 : TG_PARAM_IF_SINKS) |
+        (tg_feature_map_has_weights(l->feature_map) ? 0 : TG_PARAM_IF_MAP) |
+        (l->gated ? 0 : TG_PARAM_IF_GATED);
+    return !(r->flags & missing);
+}

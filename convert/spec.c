@@ -1,0 +1,327 @@
+/* Checks of a model spec, and the table of parameters that follows from it: the one place where
+ * names, shapes, order and offsets of a model's parameters are decided. */
+#include "convert/spec.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+/* Largest sizes; with them no product below passes 2^62. */
+enum {
+    MAX_VOCAB = 1 << 24,
+    MAX_WIDTH = 1 << 17,
+    MAX_LAYERS = 4096,
+    MAX_HEADS = 4096,
+    MAX_HEAD_DIM = 4096,
+    MAX_MLP = 1 << 20,
+    MAX_WINDOW = 1 << 30,
+    MAX_SINKS = 4096,
+};
+
+int tg_spec_copy(struct tg_model_spec *to, const struct tg_model_spec *from, struct tg_err *err)
+{
+    struct tg_layer_spec *layers = tg_alloc_array(from->layer_count, sizeof *layers);
+
+    if (!layers)
+        return tg_fail(err, TG_ERR_NOMEM, "no memory for a spec of %zu layers", from->layer_count);
+    if (from->layer_count)
+        memcpy(layers, from->layers, from->layer_count * sizeof *layers);
+    *to = *from;
+    to->layers = layers;
+    return TG_OK;
+}
+
+void tg_spec_release(struct tg_model_spec *spec)
+{
+    tg_free(spec->layers);
+    spec->layers = NULL;
+    spec->layer_count = 0;
+}
+
+static int check_size(const char *where, const char *what, size_t value, size_t lo, size_t hi,
+                      struct tg_err *err)
+{
+    if (value >= lo && value <= hi)
+        return TG_OK;
+    return tg_fail(err, TG_ERR_VALUE, "%s: %s is %zu, must be %zu to %zu", where, what, value, lo,
+                   hi);
+}
+
+static int check_rope(const struct tg_rope *r, const char *where, struct tg_err *err)
+{
+    if (!(r->theta >= 1 && r->theta <= 1e15))
+        return tg_fail(err, TG_ERR_VALUE, "%s: rope theta is %g, must be 1 to 1e15", where,
+                       r->theta);
+    if (r->kind == TG_ROPE_DEFAULT)
+        return TG_OK;
+    if (r->kind != TG_ROPE_LLAMA3)
+        return tg_fail(err, TG_ERR_VALUE, "%s: unknown rope kind %d", where, (int)r->kind);
+    if (!(r->factor >= 1 && r->factor <= 1e6 && r->low_freq_factor > 0 &&
+          r->high_freq_factor > r->low_freq_factor && r->high_freq_factor <= 1e6 &&
+          r->original_max_positions >= 1 && r->original_max_positions <= 1e12))
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: llama3 rope has factor %g, low_freq_factor %g, high_freq_factor %g, "
+                       "original_max_position_embeddings %g; needed: factor 1 to 1e6, 0 < low < "
+                       "high <= 1e6, positions 1 to 1e12",
+                       where, r->factor, r->low_freq_factor, r->high_freq_factor,
+                       r->original_max_positions);
+    return TG_OK;
+}
+
+static int check_mixer(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
+{
+    const unsigned flags = l->mixer->flags;
+    bool has_sinks = false;
+    int rc;
+
+    if (flags & TG_MIXER_WINDOW) {
+        if ((rc = check_size(where, "window", l->window, 1, MAX_WINDOW, err)))
+            return rc;
+    } else if (l->window)
+        return tg_fail(err, TG_ERR_VALUE, "%s: window is %zu, but mixer %s has none", where,
+                       l->window, l->mixer->name);
+    if (flags & TG_MIXER_FAR) {
+        if ((unsigned)l->feature_map >= TG_MAP_COUNT)
+            return tg_fail(err, TG_ERR_VALUE, "%s: unknown feature map %d", where,
+                           (int)l->feature_map);
+        if (tg_feature_map_has_weights(l->feature_map) &&
+            (rc = check_size(where, "feature_dim", l->feature_dim, 1, MAX_HEAD_DIM, err)))
+            return rc;
+    }
+    if ((rc = check_size(where, "sinks", l->sinks, 0, MAX_SINKS, err)))
+        return rc;
+    for (size_t i = 0; i < l->mixer->param_count; i++)
+        has_sinks |= (l->mixer->params[i].flags & TG_PARAM_IF_SINKS) &&
+                     tg_param_rule_applies(&l->mixer->params[i], l);
+    if (l->sinks && !has_sinks)
+        return tg_fail(err, TG_ERR_VALUE, "%s: sinks is %zu, but mixer %s%s has none", where,
+                       l->sinks, l->mixer->name, l->gated ? "" : " (not gated)");
+    return TG_OK;
+}
+
+static int check_layer(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
+{
+    int rc;
+
+    if (!l->mixer)
+        return tg_fail(err, TG_ERR_VALUE, "%s: no mixer", where);
+    if ((rc = check_size(where, "heads", l->heads, 1, MAX_HEADS, err)) ||
+        (rc = check_size(where, "kv_heads", l->kv_heads, 1, l->heads, err)) ||
+        (rc = check_size(where, "head_dim", l->head_dim, 1, MAX_HEAD_DIM, err)) ||
+        (rc = check_size(where, "rotary_dim", l->rotary_dim, 0, l->head_dim, err)) ||
+        (rc = check_size(where, "mlp_dim", l->mlp_dim, 1, MAX_MLP, err)))
+        return rc;
+    if (l->heads % l->kv_heads)
+        return tg_fail(err, TG_ERR_VALUE, "%s: kv_heads %zu does not divide heads %zu", where,
+                       l->kv_heads, l->heads);
+    if (l->rotary_dim % 2)
+        return tg_fail(err, TG_ERR_VALUE, "%s: rotary_dim %zu is not even", where, l->rotary_dim);
+    if (!(l->attn_scale > 0 && l->attn_scale <= 1e6))
+        return tg_fail(err, TG_ERR_VALUE, "%s: attn_scale is %g, must be above 0 and at most 1e6",
+                       where, l->attn_scale);
+    if (l->activation != TG_ACT_SILU)
+        return tg_fail(err, TG_ERR_VALUE, "%s: unknown activation %d", where, (int)l->activation);
+    return check_mixer(l, where, err);
+}
+
+int tg_spec_check(const struct tg_model_spec *spec, const char *where, struct tg_err *err)
+{
+    int rc;
+
+    if ((rc = check_size(where, "vocabulary", spec->vocab, 1, MAX_VOCAB, err)) ||
+        (rc = check_size(where, "width", spec->width, 1, MAX_WIDTH, err)) ||
+        (rc = check_size(where, "number of layers", spec->layer_count, 1, MAX_LAYERS, err)) ||
+        (rc = check_rope(&spec->rope, where, err)))
+        return rc;
+    if (!(spec->norm_eps > 0 && spec->norm_eps <= 1))
+        return tg_fail(err, TG_ERR_VALUE, "%s: norm epsilon is %g, must be above 0 and at most 1",
+                       where, spec->norm_eps);
+    if (spec->eos_count > sizeof spec->eos_ids / sizeof *spec->eos_ids)
+        return tg_fail(err, TG_ERR_VALUE, "%s: %zu end tokens, at most %zu", where, spec->eos_count,
+                       sizeof spec->eos_ids / sizeof *spec->eos_ids);
+    for (size_t i = 0; i < spec->layer_count; i++) {
+        char at[512];
+        snprintf(at, sizeof at, "%s: layer %zu", where, i);
+        if ((rc = check_layer(&spec->layers[i], at, err)))
+            return rc;
+    }
+    return TG_OK;
+}
+
+static size_t dim_size(enum tg_dim d, const struct tg_model_spec *spec,
+                       const struct tg_layer_spec *l)
+{
+    switch (d) {
+    case TG_DIM_D:
+        return spec->width;
+    case TG_DIM_HK:
+        return l->heads * l->head_dim;
+    case TG_DIM_GK:
+        return l->kv_heads * l->head_dim;
+    case TG_DIM_H:
+        return l->heads;
+    case TG_DIM_K:
+        return l->head_dim;
+    case TG_DIM_F:
+        return l->feature_dim;
+    case TG_DIM_SINKS:
+        return l->sinks;
+    case TG_DIM_END:
+        break;
+    }
+    return 0;
+}
+
+/* Appends parameters to a list that was allocated large enough. */
+struct builder {
+    struct tg_param_list *list;
+    int layer;
+};
+
+static struct tg_param *add(struct builder *b, const char *name, size_t rows, size_t columns)
+{
+    struct tg_param *p = &b->list->items[b->list->count++];
+
+    *p = (struct tg_param){.layer = b->layer};
+    if (b->layer < 0)
+        snprintf(p->name, sizeof p->name, "%s", name);
+    else
+        snprintf(p->name, sizeof p->name, "layers.%d.%s", b->layer, name);
+    p->rank = columns ? 2 : 1;
+    p->shape[0] = (int64_t)rows;
+    p->shape[1] = (int64_t)columns;
+    return p;
+}
+
+static void add_mixer(struct builder *b, const struct tg_model_spec *spec,
+                      const struct tg_layer_spec *l)
+{
+    for (size_t i = 0; i < l->mixer->param_count; i++) {
+        const struct tg_param_rule *rule = &l->mixer->params[i];
+        struct tg_param *p;
+        char name[64];
+
+        if (!tg_param_rule_applies(rule, l))
+            continue;
+        snprintf(name, sizeof name, "mixer.%s", rule->name);
+        p = add(b, name, 0, 0);
+        p->local = rule->name;
+        p->is_mixer = true;
+        p->is_new = rule->flags & TG_PARAM_NEW;
+        for (p->rank = 0; p->rank < 4 && rule->shape[p->rank] != TG_DIM_END; p->rank++)
+            p->shape[p->rank] = (int64_t)dim_size(rule->shape[p->rank], spec, l);
+    }
+}
+
+static void add_mlp(struct builder *b, size_t width, const struct tg_layer_spec *l)
+{
+    const struct {
+        const char *weight, *bias;
+        size_t rows, columns;
+    } parts[] = {
+        {"mlp.gate.weight", "mlp.gate.bias", l->mlp_dim, width},
+        {"mlp.up.weight", "mlp.up.bias", l->mlp_dim, width},
+        {"mlp.down.weight", "mlp.down.bias", width, l->mlp_dim},
+    };
+
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        add(b, parts[i].weight, parts[i].rows, parts[i].columns);
+        if (l->mlp_bias)
+            add(b, parts[i].bias, parts[i].rows, 0);
+    }
+}
+
+static void place(struct tg_param_list *list)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        struct tg_param *p = &list->items[i];
+        p->count = 1;
+        for (int d = 0; d < p->rank; d++)
+            p->count *= (size_t)p->shape[d];
+        p->decays = p->rank >= 2;
+        p->offset = list->floats;
+        list->floats += (p->count + 15) & ~(size_t)15;
+    }
+}
+
+int tg_params_of(const struct tg_model_spec *spec, struct tg_param_list *list, struct tg_err *err)
+{
+    size_t most = 3, bytes;
+    struct builder b = {list, -1};
+    int rc;
+
+    if ((rc = tg_spec_check(spec, spec->family[0] ? spec->family : "model", err)))
+        return rc;
+    for (size_t i = 0; i < spec->layer_count; i++)
+        most += 8 + spec->layers[i].mixer->param_count;
+    *list = (struct tg_param_list){0};
+    if (!(list->items = tg_alloc_array(most, sizeof *list->items)))
+        return tg_fail(err, TG_ERR_NOMEM, "no memory for a table of %zu parameters", most);
+
+    add(&b, "embed.weight", spec->vocab, spec->width);
+    for (size_t i = 0; i < spec->layer_count; i++) {
+        b.layer = (int)i;
+        add(&b, "norm_in.weight", spec->width, 0);
+        add_mixer(&b, spec, &spec->layers[i]);
+        add(&b, "norm_mlp.weight", spec->width, 0);
+        add_mlp(&b, spec->width, &spec->layers[i]);
+    }
+    b.layer = -1;
+    add(&b, "norm_out.weight", spec->width, 0);
+    if (!spec->tied_head)
+        add(&b, "head.weight", spec->vocab, spec->width);
+    place(list);
+    if (!tg_mul_size(&bytes, list->floats, sizeof(float))) {
+        tg_params_release(list);
+        return tg_fail(err, TG_ERR_VALUE, "%s: more parameters than memory has addresses",
+                       spec->family);
+    }
+    return TG_OK;
+}
+
+void tg_params_release(struct tg_param_list *list)
+{
+    tg_free(list->items);
+    *list = (struct tg_param_list){0};
+}
+
+const struct tg_param *tg_params_find(const struct tg_param_list *list, const char *name)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (!strcmp(list->items[i].name, name))
+            return &list->items[i];
+    return NULL;
+}
+
+size_t tg_spec_kv_bytes_per_token(const struct tg_model_spec *spec, size_t element)
+{
+    size_t floats = 0;
+
+    for (size_t i = 0; i < spec->layer_count; i++)
+        floats += spec->layers[i].mixer->kv_floats_per_token(&spec->layers[i]);
+    return floats * element;
+}
+
+size_t tg_spec_state_bytes(const struct tg_model_spec *spec)
+{
+    size_t floats = 0;
+
+    for (size_t i = 0; i < spec->layer_count; i++)
+        floats += spec->layers[i].mixer->state_floats(&spec->layers[i]);
+    return floats * sizeof(float);
+}
+
+size_t tg_spec_param_count(const struct tg_model_spec *spec)
+{
+    struct tg_param_list list;
+    size_t count = 0;
+
+    if (tg_params_of(spec, &list, NULL) != TG_OK)
+        return 0;
+    for (size_t i = 0; i < list.count; i++)
+        count += list.items[i].count;
+    tg_params_release(&list);
+    return count;
+}
