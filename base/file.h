@@ -45,7 +45,8 @@ void tg_names_free(char **names, size_t count);
 int tg_dir_begin(const char *path, bool force, char **tmp, struct tg_err *err);
 int tg_dir_commit(const char *tmp, const char *path, struct tg_err *err);
 
-/* SHA-256 of a file or of bytes, as 64 hex digits and NUL. */
+/* SHA-256 of a file, of several as if they were one, or of bytes: 64 hex digits and NUL. */
+int tg_sha256_files(const char *const *paths, size_t count, char hex[65], struct tg_err *err);
 int tg_sha256_file(const char *path, char hex[65], struct tg_err *err);
 void tg_sha256(const void *bytes, size_t n, char hex[65]);
 

@@ -3,6 +3,7 @@
 
 #include <cjson/cJSON.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -196,13 +197,22 @@ const char *tg_json_path(struct tg_json v, char *buf, size_t size)
     return buf;
 }
 
-/* Error about key `key` of `o`: "FILE: path.key: WHAT". */
+int tg_json_fail(struct tg_json o, const char *key, int code, struct tg_err *err, const char *fmt,
+                 ...)
+{
+    char path[256], what[600];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(what, sizeof what, fmt, args);
+    va_end(args);
+    tg_json_path(o, path, sizeof path);
+    return tg_fail(err, code, "%s: %s%s%s: %s", o.doc ? o.doc->name : "JSON", path,
+                   path[0] && key[0] ? "." : "", key, what);
+}
+
 static int fail_key(struct tg_json o, const char *key, struct tg_err *err, const char *what)
 {
-    char path[256];
-    tg_json_path(o, path, sizeof path);
-    return tg_fail(err, TG_ERR_VALUE, "%s: %s%s%s: %s", o.doc ? o.doc->name : "JSON", path,
-                   path[0] ? "." : "", key, what);
+    return tg_json_fail(o, key, TG_ERR_VALUE, err, "%s", what);
 }
 
 /* The value of `key` for a getter: TG_OK and an absent value if it may be missing. */

@@ -64,6 +64,10 @@ int tg_json_get_bool_or(struct tg_json o, const char *key, bool *out, struct tg_
 int tg_json_get_str(struct tg_json o, const char *key, const char **out,
                     struct tg_err *err); /* borrowed */
 int tg_json_get_str_or(struct tg_json o, const char *key, const char **out, struct tg_err *err);
+/* Fails with "FILE: path.key: WHAT" for a rule that the getters cannot express; key "" for `o`
+ * itself. Returns `code`. */
+int tg_json_fail(struct tg_json o, const char *key, int code, struct tg_err *err, const char *fmt,
+                 ...) __attribute__((format(printf, 5, 6)));
 /* Error naming the first key of `o` that is not in the NULL-terminated list (and the nearest known
  * one). */
 int tg_json_only_keys(struct tg_json o, const char *const *known, struct tg_err *err);

@@ -102,21 +102,33 @@ void tg_sha256(const void *bytes, size_t n, char hex[65])
     sha_finish(&c, hex);
 }
 
-int tg_sha256_file(const char *path, char hex[65], struct tg_err *err)
+static int add_file(struct sha *c, const char *path, struct tg_err *err)
 {
     uint8_t buf[1 << 15];
-    struct sha c;
     size_t n;
     FILE *f = fopen(path, "rbe");
     if (!f)
         return tg_fail(err, TG_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
-    sha_init(&c);
     while ((n = fread(buf, 1, sizeof buf, f)) > 0)
-        sha_add(&c, buf, n);
+        sha_add(c, buf, n);
     bool bad = ferror(f);
     fclose(f);
-    if (bad)
-        return tg_fail(err, TG_ERR_IO, "%s: cannot read: %s", path, strerror(errno));
-    sha_finish(&c, hex);
-    return TG_OK;
+    return bad ? tg_fail(err, TG_ERR_IO, "%s: cannot read: %s", path, strerror(errno)) : TG_OK;
+}
+
+int tg_sha256_files(const char *const *paths, size_t count, char hex[65], struct tg_err *err)
+{
+    struct sha c;
+    int rc = TG_OK;
+    sha_init(&c);
+    for (size_t i = 0; i < count && rc == TG_OK; i++)
+        rc = add_file(&c, paths[i], err);
+    if (rc == TG_OK)
+        sha_finish(&c, hex);
+    return rc;
+}
+
+int tg_sha256_file(const char *path, char hex[65], struct tg_err *err)
+{
+    return tg_sha256_files(&path, 1, hex, err);
 }
