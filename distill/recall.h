@@ -22,8 +22,11 @@ struct tg_recall_source {
     const struct tg_tokenizer *tok; /* borrowed */
     const int32_t *text;            /* borrowed: ids of real text */
     size_t text_count;
-    char **names; /* owned: common capitalised words, distinct */
+    char **names; /* owned: common capitalised words, distinct, most frequent first */
     size_t name_count;
+    int32_t *words; /* owned: distinct ids of the text that are plain words, most frequent first */
+    size_t word_count;
+    struct tg_ids pass_key; /* owned: ids of " pass key": a needle's text must not hold another */
 };
 int tg_recall_source_init(struct tg_recall_source *s, const struct tg_tokenizer *tok,
                           const int32_t *text, size_t count, struct tg_err *err);
