@@ -63,6 +63,8 @@ void tg_model_embed(const struct tg_model *m, const int32_t *ids, size_t rows, f
 /* One block in place. keep: save for tg_layer_backward. */
 void tg_layer_forward(const struct tg_model *m, struct tg_run *r, size_t layer,
                       const struct tg_batch *b, float *h, bool keep, const struct tg_hooks *hooks);
+/* What follows the last block: h -> rms(h) * norm_out in place; r [rows]: its factors, or NULL. */
+void tg_model_final_norm(const struct tg_model *m, float *h, size_t rows, float *r);
 /* ids [rows] -> hidden [rows,D] after the final norm. keep: save for backward. */
 void tg_model_forward(const struct tg_model *m, struct tg_run *r, const int32_t *ids,
                       const struct tg_batch *b, float *hidden, bool keep,

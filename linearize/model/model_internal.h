@@ -40,8 +40,6 @@ size_t tg_model_widest_mlp(const struct tg_model *m);
  * [rows,M] are written; p [rows,M] gets silu(a) * b and may be a. */
 void tg_block_mlp(const struct tg_model *m, size_t layer, float *h, size_t rows, float *x, float *r,
                   float *a, float *b, float *p);
-/* h -> hidden = rms(h) * norm_out in place; r [rows] may be NULL */
-void tg_model_final_norm(const struct tg_model *m, float *h, size_t rows, float *r);
 
 /* Rotary tables [positions, n/2] for the first `positions`, equal to transformers' float32 values
  * to the last place or two: the inverse frequencies and the angles are rounded to float32 as there,
