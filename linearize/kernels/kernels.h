@@ -18,6 +18,12 @@ struct tg_kernels {
     float (*exp_shift_sum)(float *x, float shift, size_t n);
     float (*max)(const float *x, size_t n); /* -inf for n = 0 */
     float (*dot)(const float *a, const float *b, size_t n);
+    /* out[j] = x[n] . w_j[n], w_j = w + j * stride, j < count: one query against many keys, a
+     * matrix times a vector. Each out[j] depends on x and w_j alone, to the bit */
+    void (*dots)(const float *x, const float *w, size_t stride, size_t count, size_t n, float *out);
+    /* o[n] += sum_j p[j] v_j[n], v_j = v + j * stride, j < count */
+    void (*weighted_sum)(const float *p, const float *v, size_t stride, size_t count, size_t n,
+                         float *o);
     double (*sum_squares)(const float *x, size_t n);           /* accumulated in double */
     void (*axpy)(float a, const float *x, float *y, size_t n); /* y += a x */
     void (*scale)(float a, float *x, size_t n);
@@ -43,10 +49,11 @@ struct tg_kernels {
 
     /* One row of KL(softmax(teacher) || softmax(student)), natural log, both at 1/temperature
      * `inv_temp`; student's row is overwritten by weight * dKL/dstudent (the gradient of KL alone,
-     * times inv_temp from the chain rule). Returns the KL. */
+     * times inv_temp from the chain rule) if weight != 0. Returns the KL, summed in double. A
+     * teacher's logit of -inf has probability 0 and adds nothing. */
     double (*kl_row)(const float *teacher, float *student, float inv_temp, float weight, size_t n);
     /* One row of cross-entropy -log softmax(x)[target]; x is overwritten by weight * gradient if
-     * weight != 0. */
+     * weight != 0. Summed in double. */
     double (*ce_row)(float *x, int32_t target, float weight, size_t n);
 
     /* AdamW on n elements: m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p -= lr ((m / c1) / (sqrt(v
