@@ -6,7 +6,7 @@
  *
  * Chunk form: b_i = sum of g in the chunk up to i; num = e^{b_i} q_i S + sum_{j<=i} e^{b_i - b_j}
  * (q_i.k_j) v_j. Only differences b_i - b_j with i >= j are exponentiated (all <= 1). Backward
- * keeps S at chunk boundaries and recomputes inside. */
+ * keeps S at chunk boundaries and recomputes inside. Cost is linear in the number of rows. */
 #ifndef TG_LINEARIZE_OUTER_H
 #define TG_LINEARIZE_OUTER_H
 
@@ -43,5 +43,26 @@ void tg_outer_bwd(const struct tg_ctx *ctx, const struct tg_outer *o, const stru
 /* One token of one head: state [K*V + K] updated, num [V], returns den. */
 float tg_outer_step(const struct tg_kernels *kern, size_t K, size_t V, const float *q,
                     const float *k, const float *v, float g, float *state, float *num);
+
+/* One head of one sequence on the calling thread, for callers that make k on the way. Row t of an
+ * array begins t * ld floats after its start. */
+struct tg_outer_head {
+    size_t n, K, V, chunk;         /* n rows */
+    const float *q, *k, *v, *g;    /* [n,K], [n,K], [n,V], [n] or NULL */
+    size_t ld_k, ld_v, ld_n, ld_g; /* of q and k; of v; of num; of g and den; gradients alike */
+};
+size_t tg_outer_head_work(size_t K, size_t V, size_t chunk);
+size_t tg_outer_head_saved(size_t n, size_t K, size_t V, size_t chunk);
+/* state [K*V + K] as above; NULL: starts from zero and forgets the end */
+void tg_outer_head_fwd(const struct tg_kernels *kern, const struct tg_outer_head *a, float *num,
+                       float *den, float *state, float *saved, float *work);
+void tg_outer_head_bwd(const struct tg_kernels *kern, const struct tg_outer_head *a,
+                       const float *saved, const float *dnum, const float *dden, float *dq,
+                       float *dk, float *dv, float *dg, float *dstate, float *work);
+
+/* Double reference, quadratic in n, no chunks and no state: one head, dense rows (ld_k = K, ...).
+ * num [n,V], den [n]. */
+void tg_outer_ref(size_t n, size_t K, size_t V, const double *q, const double *k, const double *v,
+                  const double *g, double *num, double *den);
 
 #endif
