@@ -141,10 +141,10 @@ static char *with_suffix(const char *path, const char *suffix)
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/')
         n--;
-    char *p = tg_alloc(n + strlen(suffix) + 1);
+    char *p = tg_alloc(n + strlen(suffix) + 1); /* zeroed: its end is there */
     if (p) {
         memcpy(p, path, n);
-        strcpy(p + n, suffix);
+        memcpy(p + n, suffix, strlen(suffix));
     }
     return p;
 }

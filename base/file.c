@@ -130,7 +130,7 @@ int tg_out_open(struct tg_out **o, const char *path, struct tg_err *err)
     } else if (tg_path_is_dir(path)) {
         rc = tg_fail(err, TG_ERR_IO, "%s: is a directory", path);
     } else {
-        sprintf(w->tmp, "%s.tmp", path);
+        snprintf(w->tmp, strlen(path) + 5, "%s.tmp", path);
         w->fd = open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
         if (w->fd < 0)
             rc = fail_io(err, path, "write");

@@ -116,7 +116,7 @@ void tg_jout_num(struct tg_json_out *j, const char *key, double value)
         tg_strbuf_puts(j->to, "null");
         return;
     }
-    if (value == floor(value) && fabs(value) < 1e15) {
+    if (value == floor(value) && fabs(value) <= 0x1p53) {
         snprintf(text, sizeof text, "%.0f", value);
     } else {
         for (int digits = 1; digits <= 17; digits++) {

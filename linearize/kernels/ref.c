@@ -68,36 +68,38 @@ void tg_rope_ref(double *x, const double *cos, const double *sin, double sign, s
     }
 }
 
-/* log sum e^{c x} */
-static double log_sum_exp(const double *x, double c, size_t n)
+/* log sum e^{c x}; long double, since a KL near 0 is a small difference of two of these */
+static long double log_sum_exp(const double *x, double c, size_t n)
 {
-    double m = -INFINITY, sum = 0;
+    long double m = -INFINITY, sum = 0;
     for (size_t i = 0; i < n; i++)
-        m = fmax(m, c * x[i]);
+        m = fmaxl(m, (long double)c * x[i]);
     for (size_t i = 0; i < n; i++)
-        sum += exp(c * x[i] - m);
-    return m + log(sum);
+        sum += expl((long double)c * x[i] - m);
+    return m + logl(sum);
 }
 
 double tg_kl_row_ref(const double *teacher, const double *student, double inv_temp, double *grad,
                      size_t n)
 {
-    double lt = log_sum_exp(teacher, inv_temp, n), ls = log_sum_exp(student, inv_temp, n), kl = 0;
+    long double lt = log_sum_exp(teacher, inv_temp, n), ls = log_sum_exp(student, inv_temp, n);
+    long double kl = 0;
     for (size_t i = 0; i < n; i++) {
-        double log_pt = inv_temp * teacher[i] - lt, log_ps = inv_temp * student[i] - ls;
-        if (exp(log_pt) > 0)
-            kl += exp(log_pt) * (log_pt - log_ps);
-        grad[i] = inv_temp * (exp(log_ps) - exp(log_pt));
+        long double log_pt = (long double)inv_temp * teacher[i] - lt;
+        long double log_ps = (long double)inv_temp * student[i] - ls;
+        if (expl(log_pt) > 0)
+            kl += expl(log_pt) * (log_pt - log_ps);
+        grad[i] = (double)(inv_temp * (expl(log_ps) - expl(log_pt)));
     }
-    return kl;
+    return (double)kl;
 }
 
 double tg_ce_row_ref(const double *x, int32_t target, double *grad, size_t n)
 {
-    double l = log_sum_exp(x, 1, n);
+    long double l = log_sum_exp(x, 1, n);
     for (size_t i = 0; i < n; i++)
-        grad[i] = exp(x[i] - l) - ((int32_t)i == target);
-    return l - x[target];
+        grad[i] = (double)(expl(x[i] - l) - ((int32_t)i == target));
+    return (double)(l - x[target]);
 }
 
 void tg_adamw_ref(double *p, const double *g, double *m, double *v, double gscale, double lr,
