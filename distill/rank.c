@@ -137,7 +137,7 @@ static int add_text(struct ranking *r, const int32_t *ids, size_t count,
                        count, set->tokens, set->length);
     for (size_t w = 0; w < windows && status == TG_OK; w++) {
         size_t at = w * (have / windows) * set->length; /* spread over the text */
-        struct batch *b;
+        struct batch *b = NULL;
         status = batch_for(r, TEXT, set->length, &b, err);
         if (status == TG_OK)
             status = tg_pack_add(&b->pack, ids + at, set->length, err);
@@ -162,7 +162,7 @@ static int add_items(struct ranking *r, const struct tg_recall_source *s, size_t
     int status = TG_OK;
     for (size_t i = 0; i < items && status == TG_OK; i++) {
         struct tg_recall_item item;
-        struct batch *b;
+        struct batch *b = NULL;
         status = tg_recall_make(s, tasks[task].task, tasks[task].size, seed, i, &item, err);
         if (status != TG_OK)
             break;
