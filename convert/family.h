@@ -6,8 +6,8 @@
 #include "base/json.h"
 #include "convert/spec.h"
 
-/* "model.layers.{i}.self_attn.q_proj.weight" <-> "layers.{i}.mixer.q.weight". {i} is the layer's
- * number. */
+/* "[model.]layers.{i}.self_attn.q_proj.weight" <-> "layers.{i}.mixer.q.weight". {i} is the layer's
+ * number; a bracketed beginning may be missing in a file; a final '*' is the rest of the name. */
 struct tg_name_rule {
     const char *source, *canonical;
 };
@@ -23,5 +23,10 @@ struct tg_family {
 };
 extern const struct tg_family
     *const tg_families[]; /* NULL-terminated, in the order of families.def */
+
+/* The rows themselves, each in families/<name>.c */
+#define TG_FAMILY(name) extern const struct tg_family tg_family_##name;
+#include "convert/families.def"
+#undef TG_FAMILY
 
 #endif

@@ -7,18 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-
-/* Largest sizes; with them no product below passes 2^62. */
-enum {
-    MAX_VOCAB = 1 << 24,
-    MAX_WIDTH = 1 << 17,
-    MAX_LAYERS = 4096,
-    MAX_HEADS = 4096,
-    MAX_HEAD_DIM = 4096,
-    MAX_MLP = 1 << 20,
-    MAX_WINDOW = 1 << 30,
-    MAX_SINKS = 4096,
-};
+#include "convert/config.h"
 
 int tg_spec_copy(struct tg_model_spec *to, const struct tg_model_spec *from, struct tg_err *err)
 {
@@ -77,7 +66,7 @@ static int check_mixer(const struct tg_layer_spec *l, const char *where, struct 
     int rc;
 
     if (flags & TG_MIXER_WINDOW) {
-        if ((rc = check_size(where, "window", l->window, 1, MAX_WINDOW, err)))
+        if ((rc = check_size(where, "window", l->window, 1, TG_MAX_WINDOW, err)))
             return rc;
     } else if (l->window)
         return tg_fail(err, TG_ERR_VALUE, "%s: window is %zu, but mixer %s has none", where,
@@ -87,10 +76,10 @@ static int check_mixer(const struct tg_layer_spec *l, const char *where, struct 
             return tg_fail(err, TG_ERR_VALUE, "%s: unknown feature map %d", where,
                            (int)l->feature_map);
         if (tg_feature_map_has_weights(l->feature_map) &&
-            (rc = check_size(where, "feature_dim", l->feature_dim, 1, MAX_HEAD_DIM, err)))
+            (rc = check_size(where, "feature_dim", l->feature_dim, 1, TG_MAX_HEAD_DIM, err)))
             return rc;
     }
-    if ((rc = check_size(where, "sinks", l->sinks, 0, MAX_SINKS, err)))
+    if ((rc = check_size(where, "sinks", l->sinks, 0, TG_MAX_SINKS, err)))
         return rc;
     for (size_t i = 0; i < l->mixer->param_count; i++)
         has_sinks |= (l->mixer->params[i].flags & TG_PARAM_IF_SINKS) &&
@@ -107,11 +96,11 @@ static int check_layer(const struct tg_layer_spec *l, const char *where, struct 
 
     if (!l->mixer)
         return tg_fail(err, TG_ERR_VALUE, "%s: no mixer", where);
-    if ((rc = check_size(where, "heads", l->heads, 1, MAX_HEADS, err)) ||
+    if ((rc = check_size(where, "heads", l->heads, 1, TG_MAX_HEADS, err)) ||
         (rc = check_size(where, "kv_heads", l->kv_heads, 1, l->heads, err)) ||
-        (rc = check_size(where, "head_dim", l->head_dim, 1, MAX_HEAD_DIM, err)) ||
+        (rc = check_size(where, "head_dim", l->head_dim, 1, TG_MAX_HEAD_DIM, err)) ||
         (rc = check_size(where, "rotary_dim", l->rotary_dim, 0, l->head_dim, err)) ||
-        (rc = check_size(where, "mlp_dim", l->mlp_dim, 1, MAX_MLP, err)))
+        (rc = check_size(where, "mlp_dim", l->mlp_dim, 1, TG_MAX_MLP, err)))
         return rc;
     if (l->heads % l->kv_heads)
         return tg_fail(err, TG_ERR_VALUE, "%s: kv_heads %zu does not divide heads %zu", where,
@@ -130,9 +119,9 @@ int tg_spec_check(const struct tg_model_spec *spec, const char *where, struct tg
 {
     int rc;
 
-    if ((rc = check_size(where, "vocabulary", spec->vocab, 1, MAX_VOCAB, err)) ||
-        (rc = check_size(where, "width", spec->width, 1, MAX_WIDTH, err)) ||
-        (rc = check_size(where, "number of layers", spec->layer_count, 1, MAX_LAYERS, err)) ||
+    if ((rc = check_size(where, "vocabulary", spec->vocab, 1, TG_MAX_VOCAB, err)) ||
+        (rc = check_size(where, "width", spec->width, 1, TG_MAX_WIDTH, err)) ||
+        (rc = check_size(where, "number of layers", spec->layer_count, 1, TG_MAX_LAYERS, err)) ||
         (rc = check_rope(&spec->rope, where, err)))
         return rc;
     if (!(spec->norm_eps > 0 && spec->norm_eps <= 1))

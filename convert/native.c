@@ -1,0 +1,146 @@
+/* Writing a native hybrid checkpoint: weights under canonical names, the teacher's tokenizer files
+ * byte for byte, and last config.json, without which a directory is no model. */
+#include "convert/native.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+
+enum { MAX_CONFIG = 1 << 26 };
+
+static const char *const copied[] = {
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+};
+
+static int copy_file(const char *from_dir, const char *to_dir, const char *name, struct tg_err *err)
+{
+    char *from = tg_path_join(from_dir, name), *to = tg_path_join(to_dir, name);
+    struct tg_map map = {0};
+    int rc = TG_OK;
+
+    if (!from || !to)
+        rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", name);
+    else if (tg_path_exists(from) && !(rc = tg_map_open(&map, from, err)))
+        rc = tg_file_write(to, map.size ? (const void *)map.data : "", map.size, err);
+    tg_map_close(&map);
+    tg_free(from);
+    tg_free(to);
+    return rc;
+}
+
+/* Above the largest finite value by half a step, a number rounds to infinity. */
+static float overflow_limit(enum tg_dtype dtype)
+{
+    switch (dtype) {
+    case TG_F16:
+        return 65520;
+    case TG_BF16:
+        return 0x1.ffp127f;
+    default:
+        return INFINITY;
+    }
+}
+
+static int check_values(const struct tg_param *p, const float *data, enum tg_dtype dtype,
+                        const char *dir, struct tg_err *err)
+{
+    const float limit = overflow_limit(dtype);
+
+    for (size_t i = 0; i < p->count; i++)
+        if (!(fabsf(data[i]) < limit))
+            return tg_fail(err, TG_ERR_VALUE,
+                           "%s: parameter '%s' is %g at element %zu, which %s cannot hold", dir,
+                           p->name, data[i], i, tg_dtype_info(dtype)->name);
+    return TG_OK;
+}
+
+static int write_weights(const char *dir, const struct tg_param_list *list, const float *params,
+                         enum tg_dtype dtype, uint64_t max_shard, const struct tg_native_meta *meta,
+                         struct tg_err *err)
+{
+    struct tg_tensor_plan *plan = tg_alloc_array(list->count, sizeof *plan);
+    struct tg_tensor_writer *w = NULL;
+    char seed[24];
+    const struct tg_meta about[] = {
+        {"tegu.version", meta->version},
+        {"tegu.command", meta->command},
+        {"tegu.seed", seed},
+        {"tegu.teacher_name", meta->teacher_name},
+        {"tegu.teacher_hash", meta->teacher_hash},
+    };
+    size_t i;
+    int rc;
+
+    if (!plan)
+        return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", dir);
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)meta->seed);
+    for (i = 0; i < list->count; i++) {
+        const struct tg_param *p = &list->items[i];
+        plan[i] = (struct tg_tensor_plan){.name = p->name, .dtype = dtype, .rank = p->rank};
+        for (int d = 0; d < p->rank; d++)
+            plan[i].shape[d] = p->shape[d];
+    }
+    rc = tg_tensor_writer_open(&w, dir, false, plan, list->count, max_shard, about,
+                               sizeof about / sizeof *about, err);
+    while (rc == TG_OK && (i = tg_tensor_writer_next(w)) < list->count) {
+        const float *data = params + list->items[i].offset;
+        if (!(rc = check_values(&list->items[i], data, dtype, dir, err)))
+            rc = tg_tensor_writer_put_f32(w, data, err);
+    }
+    if (rc == TG_OK)
+        rc = tg_tensor_writer_finish(w, err);
+    tg_tensor_writer_close(w);
+    tg_free(plan);
+    return rc;
+}
+
+static int write_config(const char *dir, const struct tg_model_spec *spec, enum tg_dtype dtype,
+                        const struct tg_native_meta *meta, struct tg_err *err)
+{
+    char *path = tg_path_join(dir, "config.json");
+    struct tg_strbuf text;
+    int rc;
+
+    tg_strbuf_init(&text, MAX_CONFIG);
+    tg_native_config(&text, spec, dtype, meta);
+    if (!path || text.failed)
+        rc = tg_fail(err, TG_ERR_NOMEM, "%s: no memory to write config.json", dir);
+    else
+        rc = tg_file_write(path, text.text, text.len, err);
+    tg_strbuf_release(&text);
+    tg_free(path);
+    return rc;
+}
+
+int tg_native_write(const char *dir, const struct tg_model_spec *spec, const float *params,
+                    enum tg_dtype dtype, uint64_t max_shard, const char *teacher_dir,
+                    const struct tg_native_meta *meta, struct tg_err *err)
+{
+    struct tg_param_list list;
+    int rc;
+
+    if (dtype != TG_F32 && dtype != TG_F16 && dtype != TG_BF16)
+        return tg_fail(err, TG_ERR_VALUE, "%s: weights are written as f32, bf16 or f16, not %s",
+                       dir, tg_dtype_info(dtype)->name);
+    if ((rc = tg_params_of(spec, &list, err)))
+        return rc;
+    rc = write_weights(dir, &list, params, dtype, max_shard, meta, err);
+    for (size_t i = 0; i < sizeof copied / sizeof *copied && rc == TG_OK; i++)
+        rc = copy_file(teacher_dir, dir, copied[i], err);
+    if (rc == TG_OK)
+        rc = write_config(dir, spec, dtype, meta, err);
+    tg_params_release(&list);
+    return rc;
+}
