@@ -8,22 +8,26 @@
 struct tg_stage_io {
     struct tg_model *teacher, *student;
     const struct tg_stage_settings *set;
-    const bool *wanted; /* [params] which gradients are used */
-    float *grads;       /* params.floats, accumulated */
-    float weight;       /* multiply the loss's gradient by this (1 / micro-batches of the step) */
-    void *memory;       /* the stage's own, from begin */
-    double *layer_loss; /* [layers] align: relative error per layer, accumulated; may be NULL */
+    const bool *changed; /* [layers] whose mixer is not the teacher's */
+    const bool *wanted;  /* [params] which gradients are used */
+    float *grads;        /* params.floats, accumulated */
+    float weight;        /* multiply the loss's gradient by this (1 / micro-batches of the step) */
+    void *memory;        /* the stage's own, from begin */
+    double *layer_loss;  /* [layers] align: relative error per layer, accumulated; may be NULL */
 };
 struct tg_stage {
     const char *name, *summary;
     bool needs_teacher;
-    int (*begin)(struct tg_stage_io *io, size_t rows,
-                 struct tg_err *err); /* memory for micro-batches of up to rows tokens */
+    bool per_layer; /* layers are independent of each other: gradients are clipped layer by layer,
+                       and only mixers of changed layers can train */
+    /* memory for micro-batches as large as `largest` */
+    int (*begin)(struct tg_stage_io *io, const struct tg_batch *largest, struct tg_err *err);
     /* adds gradients of one micro-batch; *loss: its mean loss */
     int (*batch)(struct tg_stage_io *io, const int32_t *ids, const struct tg_batch *b, double *loss,
                  struct tg_err *err);
     void (*end)(struct tg_stage_io *io);
 };
-extern const struct tg_stage *const tg_stages[]; /* NULL-terminated, order of stages.def */
+extern const struct tg_stage *const tg_stages[];        /* NULL-terminated, order of stages.def */
+const struct tg_stage *tg_stage_find(const char *name); /* NULL if unknown */
 
 #endif

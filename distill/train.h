@@ -8,10 +8,10 @@
 #include "distill/data.h"
 #include "linearize/model/model.h"
 
-enum tg_train_set { TG_TRAIN_MIXERS, TG_TRAIN_ALL, TG_TRAIN_LORA };
+enum tg_train_set { TG_TRAIN_DEFAULT, TG_TRAIN_MIXERS, TG_TRAIN_ALL, TG_TRAIN_LORA };
 
-/* Settings of one stage. Zero or negative: the stage's default (tg_stage_defaults fills them in).
- */
+/* Settings of one stage. Zero or negative: the stage's default (tg_stage_defaults fills them in);
+ * in complete settings a zero means zero. */
 struct tg_stage_settings {
     char kind[16]; /* row of stages.def: align, kl, ce */
     uint64_t tokens;
@@ -26,9 +26,10 @@ struct tg_stage_settings {
     size_t micro;       /* sequences a micro-batch (memory and cache, not the result's meaning) */
     double temperature; /* kl */
     double ce_share;    /* kl: share of cross-entropy in the loss */
+    bool complete;      /* set by tg_stage_defaults and both parsers */
 };
 int tg_stage_defaults(struct tg_stage_settings *s, struct tg_err *err);
-/* "kl:tokens=3M,lr=1e-4,train=lora:8" */
+/* "kl:tokens=3M,lr=1e-4,train=lora:8"; what is not said gets the kind's default */
 int tg_stage_parse_arg(const char *arg, struct tg_stage_settings *s, struct tg_err *err);
 int tg_stage_parse_json(struct tg_json v, struct tg_stage_settings *s, struct tg_err *err);
 void tg_stage_write_json(const struct tg_stage_settings *s, struct tg_json_out *out,
