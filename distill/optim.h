@@ -13,6 +13,7 @@ struct tg_segment {
     size_t group;   /* gradients of a group are clipped together */
     bool is_new;    /* learns at lr_new */
     bool decays;    /* weight decay applies */
+    bool factor;    /* of LoRA: not a parameter of the model */
     size_t moments; /* where its m and v begin in the blocks */
     float *m, *v;   /* set by tg_optim_init */
 };

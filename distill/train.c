@@ -111,6 +111,8 @@ static int add_segments(struct trainer *t, struct tg_err *err)
             if (status == TG_OK)
                 status = tg_optim_add(&t->optim, "lora_b.", p->name, factor->b, factor->db,
                                       factor->n * t->lora.rank, &s, err);
+            if (status == TG_OK)
+                s[-1].factor = s[0].factor = true;
             factor++;
             continue;
         }
@@ -185,9 +187,8 @@ static int stage_begin(struct trainer *t, const struct tg_stage_settings *set, s
     return t->stage->begin(&t->io, &largest, err);
 }
 
-/* Every tensor of the state. A LoRA target is kept as W0; its present value follows from the
- * factors. */
-static int list_state(const struct trainer *t, struct tg_state_list *list, struct tg_err *err)
+/* Parameters; of a LoRA target W0, its present value follows from the factors. */
+static int list_params(const struct trainer *t, struct tg_state_list *list, struct tg_err *err)
 {
     const struct tg_model *m = t->job->student;
     size_t item = 0;
@@ -195,15 +196,21 @@ static int list_state(const struct trainer *t, struct tg_state_list *list, struc
     for (size_t i = 0; i < m->params.count && status == TG_OK; i++) {
         const struct tg_param *p = &m->params.items[i];
         bool lora = item < t->lora.count && t->lora.items[item].param == i;
-        status = tg_state_add(list, "", p->name,
-                              lora ? t->lora.items[item++].w0 : m->data + p->offset, p->count, err);
+        float *data = lora ? t->lora.items[item++].w0 : m->data + p->offset;
+        status = tg_state_add(list, "", p->name, data, p->count, err);
     }
+    return status;
+}
+/* What the stage under way adds: moments and factors. */
+static int list_optim(const struct trainer *t, struct tg_state_list *list, struct tg_err *err)
+{
+    int status = TG_OK;
     for (size_t i = 0; i < t->optim.count && status == TG_OK; i++) {
         const struct tg_segment *s = &t->optim.segments[i];
         status = tg_state_add(list, "m.", s->name, s->m, s->count, err);
         if (status == TG_OK)
             status = tg_state_add(list, "v.", s->name, s->v, s->count, err);
-        if (status == TG_OK && strncmp(s->name, "lora_", 5) == 0)
+        if (status == TG_OK && s->factor)
             status = tg_state_add(list, "", s->name, s->p, s->count, err);
     }
     return status;
@@ -216,7 +223,9 @@ static int save(struct trainer *t, struct tg_err *err)
     t->at.seconds += clock - t->begun;
     t->begun = clock;
     t->at.log_bytes = t->log.bytes;
-    int status = list_state(t, &list, err);
+    int status = list_params(t, &list, err);
+    if (status == TG_OK)
+        status = list_optim(t, &list, err);
     if (status == TG_OK)
         status = tg_state_save(t->job->run_dir, &t->at, t->job->fingerprint, &list, err);
     tg_state_list_release(&list);
@@ -224,14 +233,13 @@ static int save(struct trainer *t, struct tg_err *err)
     return status;
 }
 
-static int load(struct trainer *t, struct tg_err *err)
+typedef int (*list_fn)(const struct trainer *t, struct tg_state_list *list, struct tg_err *err);
+static int load(struct trainer *t, list_fn what, struct tg_err *err)
 {
     struct tg_state_list list = {0};
-    int status = list_state(t, &list, err);
+    int status = what(t, &list, err);
     if (status == TG_OK)
         status = tg_state_read(t->job->run_dir, &list, err);
-    if (status == TG_OK)
-        tg_lora_merge(&t->lora, t->job->student);
     tg_state_list_release(&list);
     return status;
 }
@@ -341,8 +349,10 @@ static int run_stage(struct trainer *t, bool resumed, struct tg_err *err)
     int status = tg_stage_defaults(&set, err);
     if (status == TG_OK)
         status = stage_begin(t, &set, err);
-    if (status == TG_OK && resumed)
-        status = load(t, err);
+    if (status == TG_OK && resumed && t->at.step > 0) {
+        status = load(t, list_optim, err);
+        tg_lora_merge(&t->lora, t->job->student);
+    }
     if (status == TG_OK && t->at.step > t->steps)
         status =
             tg_fail(err, TG_ERR_MISMATCH, "%s: the state is at step %llu of %llu", t->job->run_dir,
@@ -392,8 +402,8 @@ int tg_train(const struct tg_train_job *job, struct tg_err *err)
         goto out;
     }
     find_changed(job, t.changed);
-    if (resumed && t.at.stage == job->stage_count)
-        status = load(&t, err);
+    if (resumed)
+        status = load(&t, list_params, err);
     while (status == TG_OK && t.at.stage < job->stage_count) {
         status = run_stage(&t, resumed, err);
         resumed = false;
