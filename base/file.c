@@ -110,9 +110,21 @@ struct tg_out {
     char *path, *tmp;
     unsigned char *buf;
     size_t used;
-    int fd;
+    int fd,
+        dir; /* dir: the folder around it, opened early because nothing may fail after the rename */
     bool made; /* the temporary exists */
 };
+
+static int open_parent(const char *path, int *dir, struct tg_err *err)
+{
+    const char *slash = strrchr(path, '/');
+    char *name = slash ? tg_strndup(path, (size_t)(slash - path) + 1) : tg_strdup(".");
+    if (!name)
+        return fail_memory(err, path);
+    *dir = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    tg_free(name);
+    return *dir < 0 ? fail_io(err, path, "write") : TG_OK;
+}
 
 int tg_out_open(struct tg_out **o, const char *path, struct tg_err *err)
 {
@@ -120,7 +132,7 @@ int tg_out_open(struct tg_out **o, const char *path, struct tg_err *err)
     *o = NULL;
     if (!w)
         return fail_memory(err, path);
-    w->fd = -1;
+    w->fd = w->dir = -1;
     w->path = tg_strdup(path);
     w->tmp = tg_alloc(strlen(path) + 5);
     w->buf = tg_alloc(OUT_BUFFER);
@@ -129,7 +141,7 @@ int tg_out_open(struct tg_out **o, const char *path, struct tg_err *err)
         rc = fail_memory(err, path);
     } else if (tg_path_is_dir(path)) {
         rc = tg_fail(err, TG_ERR_IO, "%s: is a directory", path);
-    } else {
+    } else if ((rc = open_parent(path, &w->dir, err)) == TG_OK) {
         snprintf(w->tmp, strlen(path) + 5, "%s.tmp", path);
         w->fd = open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
         if (w->fd < 0)
@@ -178,23 +190,6 @@ int tg_out_write(struct tg_out *o, const void *bytes, size_t n, struct tg_err *e
     return TG_OK;
 }
 
-/* Makes a rename in this file's directory lasting. File systems that cannot sync a directory say
- * EINVAL. */
-static int sync_parent(const char *path, struct tg_err *err)
-{
-    const char *slash = strrchr(path, '/');
-    char *dir = slash ? tg_strndup(path, (size_t)(slash - path) + 1) : tg_strdup(".");
-    if (!dir)
-        return fail_memory(err, path);
-    int rc = TG_OK, fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
-        rc = fail_io(err, dir, "sync");
-    if (fd >= 0)
-        close(fd);
-    tg_free(dir);
-    return rc;
-}
-
 int tg_out_commit(struct tg_out *o, struct tg_err *err)
 {
     int rc = flush(o, err);
@@ -209,7 +204,9 @@ int tg_out_commit(struct tg_out *o, struct tg_err *err)
     if (rename(o->tmp, o->path) != 0)
         return fail_io(err, o->path, "write");
     o->made = false;
-    return sync_parent(o->path, err);
+    if (fsync(o->dir) != 0 && errno != EINVAL) /* EINVAL: the file system cannot sync a directory */
+        return fail_io(err, o->path, "sync");
+    return TG_OK;
 }
 
 void tg_out_close(struct tg_out *o)
@@ -218,6 +215,8 @@ void tg_out_close(struct tg_out *o)
         return;
     if (o->fd >= 0)
         close(o->fd);
+    if (o->dir >= 0)
+        close(o->dir);
     if (o->made)
         unlink(o->tmp);
     tg_free(o->path);
