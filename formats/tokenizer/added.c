@@ -1,0 +1,236 @@
+/* Added tokens: those that are not normalised are found in the text as it is, the others after the
+ * normalizer. Of the tokens that begin at a place the longest counts, as in HF tokenizers
+ * (Aho-Corasick, leftmost-longest). */
+#include <string.h>
+#include <utf8proc.h>
+
+#include "base/mem.h"
+#include "base/utf8.h"
+#include "formats/tokenizer/pipeline.h"
+
+static int load_one(struct tg_tokenizer *t, struct tg_json o, struct tg_err *err)
+{
+    struct tg_added a = {.normalized = true};
+    bool special = false;
+    const char *content;
+    int64_t id;
+    int rc = tg_json_get_int(o, "id", 0, TG_MAX_ID - 1, &id, err);
+    if (rc == TG_OK)
+        rc = tg_json_get_str(o, "content", &content, err);
+    if (rc == TG_OK)
+        rc = tg_json_get_bool_or(o, "special", &special, err);
+    a.normalized = !special;
+    const struct {
+        const char *key;
+        bool *to;
+    } flags[] = {{"single_word", &a.single_word},
+                 {"lstrip", &a.lstrip},
+                 {"rstrip", &a.rstrip},
+                 {"normalized", &a.normalized}};
+    for (size_t i = 0; i < 4 && rc == TG_OK; i++)
+        rc = tg_json_get_bool_or(o, flags[i].key, flags[i].to, err);
+    if (rc != TG_OK)
+        return rc;
+    if (!*content)
+        return tg_fail(err, TG_ERR_FORMAT, "%s: added_tokens: the token of id %lld is empty",
+                       t->name, (long long)id);
+    int32_t known = tg_strmap_find(&t->by_name, t->pool.data, content, strlen(content));
+    if (known >= 0 && known != id)
+        return tg_fail(err, TG_ERR_MISMATCH,
+                       "%s: added_tokens: '%s' has id %lld here and id %d elsewhere", t->name,
+                       content, (long long)id, (int)known);
+    if (known < 0 && (rc = tg_token_add(t, content, id, err)) != TG_OK)
+        return rc;
+    t->tokens[id].special = t->tokens[id].special || special;
+    a.id = (int32_t)id;
+    if (!tg_grow(&t->added, &t->added_cap, t->added_count + 1, sizeof *t->added))
+        return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", t->name);
+    t->added[t->added_count++] = a;
+    return TG_OK;
+}
+
+int tg_added_load(struct tg_tokenizer *t, struct tg_json list, struct tg_err *err)
+{
+    int rc = TG_OK;
+    if (tg_json_has(list) && !tg_json_is_array(list))
+        return tg_fail(err, TG_ERR_FORMAT, "%s: added_tokens is not an array", t->name);
+    for (struct tg_json c = tg_json_first(list); c.node && rc == TG_OK; c = tg_json_next(c))
+        rc = load_one(t, c, err);
+    return rc;
+}
+
+/* ---- the trie ---- */
+
+static uint32_t child_of(const struct tg_matcher *m, uint32_t node, unsigned char byte)
+{
+    uint32_t c = m->nodes[node].child;
+    while (c && m->nodes[c].byte != byte)
+        c = m->nodes[c].sibling;
+    return c;
+}
+
+static bool insert(struct tg_matcher *m, const char *s, size_t len, int32_t added)
+{
+    uint32_t at = 0;
+    if (!tg_grow(&m->nodes, &m->cap, m->count + len + 1, sizeof *m->nodes))
+        return false;
+    if (m->count == 0)
+        m->nodes[m->count++] = (struct tg_trie_node){.added = -1};
+    for (size_t i = 0; i < len; i++) {
+        unsigned char byte = (unsigned char)s[i];
+        uint32_t c = child_of(m, at, byte);
+        if (!c) {
+            c = (uint32_t)m->count++;
+            m->nodes[c] =
+                (struct tg_trie_node){.sibling = m->nodes[at].child, .added = -1, .byte = byte};
+            m->nodes[at].child = c;
+            if (at == 0)
+                m->first[byte] = c;
+        }
+        at = c;
+    }
+    if (m->nodes[at].added < 0)
+        m->nodes[at].added = added; /* the first of two that normalise to the same text */
+    return true;
+}
+
+static int index_one(struct tg_tokenizer *t, size_t i, struct tg_text *buf, struct tg_err *err)
+{
+    const struct tg_added *a = &t->added[i];
+    const char *s = t->pool.data + t->tokens[a->id].off;
+    size_t len = t->tokens[a->id].len;
+    if (a->normalized && t->normalizer_count) {
+        int rc = tg_normalizer_run(t, s, len, buf, err);
+        if (rc != TG_OK)
+            return rc;
+        s = buf->data;
+        len = buf->len;
+    }
+    return insert(a->normalized ? &t->normalized : &t->raw, s, len, (int32_t)i)
+               ? TG_OK
+               : tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", t->name);
+}
+
+int tg_added_index(struct tg_tokenizer *t, struct tg_err *err)
+{
+    struct tg_text buf = {0};
+    int rc = TG_OK;
+    for (int special = 1; special >= 0; special--) /* HF looks at special tokens first */
+        for (size_t i = 0; i < t->added_count && rc == TG_OK; i++)
+            if (t->tokens[t->added[i].id].special == special)
+                rc = index_one(t, i, &buf, err);
+    tg_text_release(&buf);
+    return rc;
+}
+
+/* ---- matching ---- */
+
+/* \w of Rust's regex: Alphabetic, marks, decimal digits, connectors, joiners. Alphabetic beyond
+ * letters, letter numbers and marks is circled and squared Latin. */
+static bool is_word(uint32_t c)
+{
+    switch (utf8proc_category((utf8proc_int32_t)c)) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+    case UTF8PROC_CATEGORY_PC:
+        return true;
+    default:
+        return c == 0x200C || c == 0x200D || (c >= 0x24B6 && c <= 0x24E9) ||
+               (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
+               (c >= 0x1F170 && c <= 0x1F189);
+    }
+}
+
+/* Start of the character that ends at text[at], at > 0. */
+static size_t char_before(const char *text, size_t at)
+{
+    do
+        at--;
+    while (at && ((unsigned char)text[at] & 0xC0) == 0x80);
+    return at;
+}
+
+static bool stands_alone(const char *text, size_t len, size_t begin, size_t end)
+{
+    size_t n;
+    return (begin == 0 || !is_word(tg_char_at(text + char_before(text, begin), &n))) &&
+           (end == len || !is_word(tg_char_at(text + end, &n)));
+}
+
+static size_t spaces_before(const uint8_t *classes, const char *text, size_t at, size_t from)
+{
+    size_t n;
+    while (at > from) {
+        size_t c = char_before(text, at);
+        if (!(classes[tg_char_at(text + c, &n)] & TG_CHAR_S))
+            break;
+        at = c;
+    }
+    return at;
+}
+
+static size_t spaces_after(const uint8_t *classes, const char *text, size_t at, size_t len)
+{
+    size_t n;
+    while (at < len && classes[tg_char_at(text + at, &n)] & TG_CHAR_S)
+        at += n;
+    return at;
+}
+
+/* The longest token at text[at]: its index, or -1; *end behind it. */
+static int32_t longest_at(const struct tg_matcher *m, const char *text, size_t len, size_t at,
+                          size_t *end)
+{
+    int32_t found = -1;
+    uint32_t node = m->first[(unsigned char)text[at]];
+    while (node) {
+        at++;
+        if (m->nodes[node].added >= 0) {
+            found = m->nodes[node].added;
+            *end = at;
+        }
+        node = at < len ? child_of(m, node, (unsigned char)text[at]) : 0;
+    }
+    return found;
+}
+
+int tg_added_split(struct tg_encoder *e, const struct tg_matcher *m, const char *text, size_t len,
+                   tg_piece_fn piece)
+{
+    const uint8_t *classes = e->t->classes;
+    size_t at = 0, done = 0;
+    int rc = TG_OK;
+    while (m->nodes && at < len) {
+        size_t end = at;
+        int32_t found = m->first[(unsigned char)text[at]] ? longest_at(m, text, len, at, &end) : -1;
+        if (found < 0) {
+            at++;
+            continue;
+        }
+        const struct tg_added *a = &e->t->added[found];
+        size_t begin = at;
+        at = end;
+        if (a->single_word && !stands_alone(text, len, begin, end))
+            continue;
+        if (a->lstrip)
+            begin = spaces_before(classes, text, begin, done);
+        if (a->rstrip)
+            end = spaces_after(classes, text, end, len);
+        if (begin > done)
+            rc = piece(e, text + done, begin - done, -1);
+        if (rc == TG_OK)
+            rc = piece(e, text + end, 0, a->id);
+        if (rc != TG_OK)
+            return rc;
+        done = end;
+    }
+    return done < len ? piece(e, text + done, len - done, -1) : TG_OK;
+}

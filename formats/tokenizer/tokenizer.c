@@ -1,0 +1,287 @@
+/* Loading tokenizer.json, and the way of a text through the stages of it. */
+#include "formats/tokenizer/tokenizer.h"
+
+#include <string.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/utf8.h"
+#include "formats/tokenizer/pipeline.h"
+
+static const struct tg_token_model *const models[] = {
+#define TG_TOKENIZER(name) &tg_token_model_##name,
+#include "formats/tokenizer/tokenizers.def"
+#undef TG_TOKENIZER
+};
+
+int tg_ids_push(struct tg_ids *ids, int32_t id, struct tg_err *err)
+{
+    if (!tg_grow(&ids->data, &ids->cap, ids->count + 1, sizeof *ids->data))
+        return tg_fail(err, TG_ERR_NOMEM, "out of memory for %zu token ids", ids->count + 1);
+    ids->data[ids->count++] = id;
+    return TG_OK;
+}
+
+void tg_ids_release(struct tg_ids *ids)
+{
+    tg_free(ids->data);
+    *ids = (struct tg_ids){0};
+}
+
+/* ---- for the stages ---- */
+
+int tg_unsupported(const struct tg_tokenizer *t, struct tg_err *err, const char *key,
+                   const char *value)
+{
+    return tg_fail(err, TG_ERR_UNSUPPORTED, "%s: %s: '%.200s' is not supported", t->name, key,
+                   value);
+}
+
+const char *tg_type_of(struct tg_json o)
+{
+    return tg_json_string(tg_json_key(o, "type"));
+}
+
+int tg_refuse_set(const struct tg_tokenizer *t, struct tg_json o, const char *key,
+                  struct tg_err *err)
+{
+    struct tg_json v = tg_json_key(o, key);
+    if (!tg_json_has(v) || (tg_json_is_string(v) && !*tg_json_string(v)) ||
+        (tg_json_is_number(v) && tg_json_number(v) == 0))
+        return TG_OK;
+    if (tg_json_is_number(v))
+        return tg_fail(err, TG_ERR_UNSUPPORTED, "%s: %s: %g is not supported", t->name, key,
+                       tg_json_number(v));
+    return tg_unsupported(t, err, key, tg_json_is_string(v) ? tg_json_string(v) : "a setting");
+}
+
+int tg_token_add(struct tg_tokenizer *t, const char *s, int64_t id, struct tg_err *err)
+{
+    size_t len = strlen(s), at = t->pool.len;
+    if (t->vocab_limit && (uint64_t)id >= t->vocab_limit)
+        return tg_fail(err, TG_ERR_MISMATCH,
+                       "%s: token '%.200s' has id %lld, but the model has only %zu", t->name, s,
+                       (long long)id, t->vocab_limit);
+    if ((size_t)id < t->vocab && t->tokens[id].used)
+        return tg_fail(err, TG_ERR_FORMAT, "%s: tokens '%.*s' and '%.200s' both have id %lld",
+                       t->name, (int)(t->tokens[id].len < 200 ? t->tokens[id].len : 200),
+                       t->pool.data + t->tokens[id].off, s, (long long)id);
+    if (at + len > UINT32_MAX ||
+        !tg_grow(&t->tokens, &t->tokens_cap, (size_t)id + 1, sizeof *t->tokens) ||
+        !tg_text_add(&t->pool, s, len) ||
+        !tg_strmap_add(&t->by_name, t->pool.data, (uint32_t)at, (uint32_t)len, (int32_t)id))
+        return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", t->name);
+    t->tokens[id] = (struct tg_token){.off = (uint32_t)at, .len = (uint32_t)len, .used = true};
+    if ((size_t)id >= t->vocab)
+        t->vocab = (size_t)id + 1;
+    return TG_OK;
+}
+
+/* ---- loading ---- */
+
+static int choose_model(struct tg_tokenizer *t, struct tg_json root, struct tg_err *err)
+{
+    struct tg_json model = tg_json_key(root, "model");
+    const char *type = tg_type_of(model);
+    if (!tg_json_is_object(model))
+        return tg_fail(err, TG_ERR_FORMAT, "%s: model is missing or not an object", t->name);
+    for (size_t i = 0; i < sizeof models / sizeof models[0]; i++)
+        if (models[i]->claims(root)) {
+            t->model = models[i];
+            return TG_OK;
+        }
+    if (strcmp(type, "BPE") == 0)
+        return tg_unsupported(t, err, "model.type", "BPE without a ByteLevel pre_tokenizer");
+    return tg_unsupported(t, err, "model.type", type);
+}
+
+static int load_stages(struct tg_tokenizer *t, struct tg_json root, struct tg_err *err)
+{
+    int rc = tg_json_is_object(root)
+                 ? TG_OK
+                 : tg_fail(err, TG_ERR_FORMAT, "%s: the file is not a JSON object", t->name);
+    if (rc == TG_OK)
+        rc = choose_model(t, root, err);
+    if (rc == TG_OK)
+        rc = tg_refuse_set(t, root, "truncation", err);
+    if (rc == TG_OK)
+        rc = tg_refuse_set(t, root, "padding", err);
+    if (rc == TG_OK)
+        rc = tg_normalizer_load(t, tg_json_key(root, "normalizer"), err);
+    if (rc == TG_OK)
+        rc = tg_pretok_load(t, tg_json_key(root, "pre_tokenizer"), err);
+    if (rc == TG_OK)
+        rc = t->model->load(t, tg_json_key(root, "model"), err);
+    if (rc == TG_OK)
+        rc = tg_added_load(t, tg_json_key(root, "added_tokens"), err);
+    if (rc == TG_OK)
+        rc = tg_added_index(t, err);
+    if (rc == TG_OK)
+        rc = tg_post_load(t, tg_json_key(root, "post_processor"), err);
+    return rc == TG_OK ? tg_decoder_load(t, tg_json_key(root, "decoder"), err) : rc;
+}
+
+/* Takes the document. */
+static int build(struct tg_tokenizer **out, struct tg_json_doc *doc, const char *name,
+                 size_t vocab_limit, struct tg_err *err)
+{
+    struct tg_tokenizer *t = tg_alloc(sizeof *t);
+    int rc;
+    if (!t || !(t->name = tg_strdup(name)) || !(t->classes = tg_char_classes())) {
+        rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", name);
+    } else {
+        t->vocab_limit = vocab_limit;
+        rc = load_stages(t, tg_json_root(doc), err);
+    }
+    tg_json_free(doc);
+    if (rc != TG_OK) {
+        tg_tokenizer_free(t);
+        return rc;
+    }
+    *out = t;
+    return TG_OK;
+}
+
+int tg_tokenizer_parse(struct tg_tokenizer **t, const char *json, size_t len, const char *name,
+                       size_t vocab_limit, struct tg_err *err)
+{
+    struct tg_json_doc *doc;
+    *t = NULL;
+    int rc = tg_json_parse(&doc, json, len, name, 0, err);
+    return rc == TG_OK ? build(t, doc, name, vocab_limit, err) : rc;
+}
+
+int tg_tokenizer_load(struct tg_tokenizer **t, const char *path, size_t vocab_limit,
+                      struct tg_err *err)
+{
+    struct tg_json_doc *doc;
+    *t = NULL;
+    char *file = tg_path_is_dir(path) ? tg_path_join(path, "tokenizer.json") : tg_strdup(path);
+    if (!file)
+        return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
+    int rc = tg_json_load(&doc, file, 0, err);
+    if (rc == TG_OK)
+        rc = build(t, doc, file, vocab_limit, err);
+    tg_free(file);
+    return rc;
+}
+
+void tg_tokenizer_free(struct tg_tokenizer *t)
+{
+    if (!t)
+        return;
+    if (t->model)
+        t->model->release(t->model_state);
+    for (size_t i = 0; i < t->step_count; i++)
+        tg_regex_free(t->steps[i].regex);
+    tg_strmap_release(&t->by_name);
+    tg_text_release(&t->pool);
+    tg_ids_release(&t->before);
+    tg_ids_release(&t->after);
+    void *owned[] = {t->name, t->tokens, t->classes, t->added, t->raw.nodes, t->normalized.nodes};
+    for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
+        tg_free(owned[i]);
+    tg_free(t);
+}
+
+/* ---- text to ids ---- */
+
+static int on_normalized(struct tg_encoder *e, const char *text, size_t len, int32_t id)
+{
+    return id >= 0 ? tg_ids_push(e->ids, id, e->err) : tg_pieces_emit(e, 0, text, len);
+}
+
+static int on_raw(struct tg_encoder *e, const char *text, size_t len, int32_t id)
+{
+    if (id >= 0)
+        return tg_ids_push(e->ids, id, e->err);
+    if (e->t->normalizer_count) {
+        int rc = tg_normalizer_run(e->t, text, len, &e->normal, e->err);
+        if (rc != TG_OK)
+            return rc;
+        text = e->normal.data;
+        len = e->normal.len;
+    }
+    return tg_added_split(e, &e->t->normalized, text, len, on_normalized);
+}
+
+static int push_all(struct tg_ids *to, const struct tg_ids *from, struct tg_err *err)
+{
+    int rc = TG_OK;
+    for (size_t i = 0; i < from->count && rc == TG_OK; i++)
+        rc = tg_ids_push(to, from->data[i], err);
+    return rc;
+}
+
+int tg_tokenizer_encode(const struct tg_tokenizer *t, const char *text, size_t len, bool specials,
+                        struct tg_ids *ids, struct tg_err *err)
+{
+    struct tg_encoder e = {.t = t, .ids = ids, .err = err, .text_len = len};
+    size_t valid = tg_utf8_check(text, len);
+    int rc = TG_OK;
+    if (valid < len)
+        return tg_fail(err, TG_ERR_FORMAT, "the text is not UTF-8: byte 0x%02X at offset %zu",
+                       (unsigned char)text[valid], valid);
+    if (specials)
+        rc = push_all(ids, &t->before, err);
+    if (rc == TG_OK)
+        rc = tg_added_split(&e, &t->raw, text, len, on_raw);
+    if (rc == TG_OK && specials)
+        rc = push_all(ids, &t->after, err);
+    tg_text_release(&e.normal);
+    for (size_t i = 0; i < t->step_count; i++)
+        tg_text_release(&e.prefixed[i]);
+    tg_regex_run_release(&e.regex_run);
+    t->model->scratch_release(e.model_scratch);
+    return rc;
+}
+
+/* ---- ids to text ---- */
+
+int tg_tokenizer_decode(const struct tg_tokenizer *t, const int32_t *ids, size_t count,
+                        bool skip_specials, char **text, size_t *len, struct tg_err *err)
+{
+    struct tg_pieces p = {0};
+    bool ok = true;
+    int rc = TG_OK;
+    *text = NULL;
+    for (size_t i = 0; i < count && ok; i++) {
+        if (ids[i] < 0 || (size_t)ids[i] >= t->vocab || !t->tokens[ids[i]].used) {
+            rc = tg_fail(err, TG_ERR_VALUE, "%s: id %d at position %zu is not a token", t->name,
+                         (int)ids[i], i);
+            goto out;
+        }
+        const struct tg_token *k = &t->tokens[ids[i]];
+        if (skip_specials && k->special)
+            continue;
+        if (t->decoder_count == 0 && p.count) /* HF joins with spaces when there is no decoder */
+            ok = tg_text_add(&p.text, " ", 1);
+        ok = ok && tg_pieces_add(&p, t->pool.data + k->off, k->len);
+    }
+    rc = ok ? tg_decoder_run(t, &p, err) : TG_OK;
+    if (rc == TG_OK && (!ok || !tg_text_add(&p.text, "", 1))) /* the NUL behind it */
+        rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", t->name);
+    if (rc == TG_OK) {
+        *len = p.text.len - 1;
+        *text = p.text.data;
+        p.text = (struct tg_text){0};
+    }
+out:
+    tg_pieces_release(&p);
+    return rc;
+}
+
+size_t tg_tokenizer_vocab(const struct tg_tokenizer *t)
+{
+    return t->vocab;
+}
+
+int32_t tg_tokenizer_id(const struct tg_tokenizer *t, const char *content)
+{
+    return tg_strmap_find(&t->by_name, t->pool.data, content, strlen(content));
+}
+
+const char *tg_tokenizer_kind(const struct tg_tokenizer *t)
+{
+    return t->model->name;
+}
