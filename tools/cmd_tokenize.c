@@ -1,0 +1,120 @@
+/* tegu tokenize: text to token ids, exactly as HF tokenizers does. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "formats/corpus.h"
+#include "formats/tokenizer/tokenizer.h"
+#include "tools/command.h"
+
+enum { MAX_TEXT_BITS = 40 };
+
+struct settings {
+    const char *text, *file, *jsonl;
+    bool no_special;
+};
+#define AT(field) offsetof(struct settings, field)
+static const struct tg_option options[] = {
+    {0, "text", TG_OPT_TEXT, AT(text), NULL, "S", "this text", 0, 0, NULL, false},
+    {0, "file", TG_OPT_TEXT, AT(file), NULL, "F", "the whole text of a file (also .gz)", 0, 0, NULL,
+     false},
+    {0, "jsonl", TG_OPT_TEXT, AT(jsonl), NULL, "F",
+     "each {\"text\":...} line of a file gives a line {\"ids\":[...]}", 0, 0, NULL, false},
+    {0, "no-special", TG_OPT_FLAG, AT(no_special), NULL, NULL,
+     "leave out what the template adds (such as BOS)", 0, 0, NULL, false},
+    {0},
+};
+#undef AT
+
+static void print_ids(const struct tg_ids *ids, bool json)
+{
+    fputs(json ? "{\"ids\":[" : "", stdout);
+    for (size_t i = 0; i < ids->count; i++)
+        printf("%s%d", i ? (json ? "," : " ") : "", ids->data[i]);
+    puts(json ? "]}" : "");
+}
+
+static int print_text(const struct tg_tokenizer *tok, const char *text, size_t len, bool specials,
+                      bool json, struct tg_err *err)
+{
+    struct tg_ids ids = {0};
+    int status = tg_tokenizer_encode(tok, text, len, specials, &ids, err);
+    if (status == TG_OK)
+        print_ids(&ids, json);
+    tg_ids_release(&ids);
+    return status;
+}
+
+static int print_line(const struct tg_tokenizer *tok, const char *path, size_t number,
+                      const char *line, size_t len, bool specials, struct tg_err *err)
+{
+    char name[512];
+    const char *text = NULL;
+    struct tg_json_doc *doc = NULL;
+    snprintf(name, sizeof name, "%s: line %zu", path, number);
+    int status = tg_json_parse(&doc, line, len, name, 0, err);
+    if (status == TG_OK)
+        status = tg_json_get_str(tg_json_root(doc), "text", &text, err);
+    if (status == TG_OK)
+        status = print_text(tok, text, strlen(text), specials, true, err);
+    tg_json_free(doc);
+    return status;
+}
+
+static int print_jsonl(struct tg_tool *t, const struct tg_tokenizer *tok, const char *path,
+                       bool specials, struct tg_err *err)
+{
+    char *text = NULL;
+    size_t len = 0, number = 0;
+    int status = tg_text_read(path, (size_t)1 << MAX_TEXT_BITS, &text, &len, err);
+    for (size_t at = 0; status == TG_OK && at < len;) {
+        const char *end = memchr(text + at, '\n', len - at);
+        size_t n = end ? (size_t)(end - text) - at : len - at;
+        number++;
+        if (n > 0)
+            status = print_line(tok, path, number, text + at, n, specials, err);
+        if (tg_stop_wanted(t))
+            status = tg_fail(err, TG_ERR_INTERRUPTED, "stopped");
+        at += n + 1;
+    }
+    tg_free(text);
+    return status;
+}
+
+static int run(struct tg_tool *t, void *settings, struct tg_err *err)
+{
+    const struct settings *set = settings;
+    bool specials = !set->no_special;
+    if (!!set->text + !!set->file + !!set->jsonl != 1)
+        return tg_usage(err, "give one of --text S, --file F, --jsonl F");
+    struct tg_tokenizer *tok = NULL;
+    int status = tg_tokenizer_load(&tok, t->args[0], 0, err);
+    if (status)
+        return status;
+    if (set->text) {
+        status = print_text(tok, set->text, strlen(set->text), specials, t->set.json, err);
+    } else if (set->file) {
+        char *text = NULL;
+        size_t len = 0;
+        status = tg_text_read(set->file, (size_t)1 << MAX_TEXT_BITS, &text, &len, err);
+        if (status == TG_OK)
+            status = print_text(tok, text, len, specials, t->set.json, err);
+        tg_free(text);
+    } else {
+        status = print_jsonl(t, tok, set->jsonl, specials, err);
+    }
+    tg_tokenizer_free(tok);
+    return status;
+}
+
+const struct tg_command tg_cmd_tokenize = {
+    .name = "tokenize",
+    .args = "MODEL",
+    .min_args = 1,
+    .max_args = 1,
+    .details =
+        "MODEL is a directory with a tokenizer.json, or such a file. Prints the ids on one line.",
+    .settings_size = sizeof(struct settings),
+    .groups = {{options, 0}},
+    .run = run,
+};

@@ -1,0 +1,111 @@
+#include "tools/groups.h"
+
+#define AT(field) offsetof(struct tg_plan_flags, field)
+const struct tg_option tg_plan_flag_options[] = {
+    {0, "mixer", TG_OPT_CHOICE, AT(mixer), "gated_window", "NAME", "what changed layers get", 0, 0,
+     tg_choice_mixer, false},
+    {0, "keep", TG_OPT_TEXT, AT(keep), "auto:2", "LAYERS",
+     "layers that keep their softmax: none, a list (0,4 or 2-5), every:K, auto:N (the N that a "
+     "ranking finds to matter most)",
+     0, 0, NULL, false},
+    {0, "window", TG_OPT_COUNT, AT(window), "0", "W",
+     "sliding window in tokens; 0: the mixer's own", 0, 1 << 24, NULL, false},
+    {0, "sinks", TG_OPT_INT, AT(sinks), "-1", "N", "learned sinks per head; -1: the mixer's own",
+     -1, 64, NULL, false},
+    {0, "feature-map", TG_OPT_CHOICE, AT(feature_map), "hedgehog_softmax", "NAME",
+     "feature map of the far branch", 0, 0, tg_choice_feature_map, false},
+    {0, "feature-dim", TG_OPT_INT, AT(feature_dim), "0", "F", "its size; 0: the head size", 0, 4096,
+     NULL, false},
+    {0},
+};
+#undef AT
+
+struct tg_plan_options tg_plan_flags_options(const struct tg_plan_flags *f)
+{
+    struct tg_plan_options o = {
+        .mixer = f->mixer,
+        .keep = f->keep,
+        .window = (size_t)f->window,
+        .sinks = f->sinks,
+        .feature_map = f->feature_map,
+        .feature_dim = (size_t)f->feature_dim,
+    };
+    return o;
+}
+
+#define AT(field) offsetof(struct tg_rank_flags, field)
+const struct tg_option tg_rank_options[] = {
+    {0, "rank-window", TG_OPT_COUNT, AT(window), "64", "W", "ranking: the window that is tried", 1,
+     1 << 24, NULL, false},
+    {0, "rank-tokens", TG_OPT_COUNT, AT(tokens), "32k", "N", "ranking: tokens of text for KL", 2,
+     1e12, NULL, false},
+    {0, "rank-items", TG_OPT_COUNT, AT(items), "40", "N", "ranking: items of each recall task", 1,
+     1e6, NULL, false},
+    {0, "rank-pairs", TG_OPT_COUNT, AT(pairs), "6", "N",
+     "ranking: the best layers, of which all pairs are tried jointly; 0: none", 0, 4096, NULL,
+     false},
+    {0},
+};
+#undef AT
+
+#define AT(field) offsetof(struct tg_data_flags, field)
+const struct tg_option tg_data_options[] = {
+    {0, "data", TG_OPT_TEXTS, AT(files), NULL, "FILE",
+     "text (plain or .jsonl, each also .gz) or token ids (.npy, .safetensors); a part of it: "
+     "F@0:85%",
+     0, 0, NULL, false},
+    {0, "length", TG_OPT_COUNT, AT(length), "1024", "T", "tokens of a sequence", 2, 1 << 24, NULL,
+     false},
+    {0, "recall-mix", TG_OPT_NUM, AT(recall_mix), "0.2", "X",
+     "share of sequences that are generated recall text", 0, 1, NULL, false},
+    {0, "sample-tokens", TG_OPT_COUNT, AT(sample_tokens), "1.2M", "N",
+     "without --data: tokens of text to sample from the teacher", 4096, 1e12, NULL, false},
+    {0},
+};
+#undef AT
+
+#define AT(field) offsetof(struct tg_validation, field)
+const struct tg_option tg_validation_options[] = {
+    {0, "suite", TG_OPT_WORDS, AT(suite), "ppl,kl,recall,generation", "LIST", "suites to run", 0, 0,
+     tg_choice_suite, false},
+    {0, "windows", TG_OPT_COUNT, AT(windows), "0", "N",
+     "only the first N windows of the text; 0: all of it", 0, 1e9, NULL, false},
+    {0, "items", TG_OPT_COUNT, AT(items), "50", "N", "items of each recall task and size", 1, 1e6,
+     NULL, false},
+    {0, "recall", TG_OPT_WORDS, AT(recall), "needle:256,needle:1024,kv:8,kv:32,mqar:8,mqar:32",
+     "LIST",
+     "recall tasks and sizes: needle (tokens of text), kv (lines), mqar (pairs), copy (words)", 0,
+     0, NULL, false},
+    {0, "prompts", TG_OPT_INT, AT(prompts), "8", "N", "prompts of the generation suite", 1, 10000,
+     NULL, false},
+    {0, "continuation", TG_OPT_INT, AT(continuation), "64", "N", "tokens that it continues each by",
+     1, 100000, NULL, false},
+    {0, "fail-if", TG_OPT_TEXTS, AT(fail_if), NULL, "COND",
+     "exit status 3 if it holds: 'kl>0.05', 'needle.1024<0.95'; names are paths of the JSON", 0, 0,
+     NULL, false},
+    {0},
+};
+#undef AT
+
+#define AT(field) offsetof(struct tg_validation_data, field)
+const struct tg_option tg_validation_data_options[] = {
+    {0, "validate-data", TG_OPT_TEXTS, AT(files), NULL, "FILE",
+     "text to validate on; without it the last 5% of each training file, never trained on", 0, 0,
+     NULL, false},
+    {0, "validate-length", TG_OPT_COUNT, AT(length), "0", "T",
+     "tokens of a window of that text; 0: as --length", 0, 1 << 24, NULL, false},
+    {0},
+};
+#undef AT
+
+#define AT(field) offsetof(struct tg_export_flags, field)
+const struct tg_option tg_export_options[] = {
+    {0, "arch", TG_OPT_CHOICE, AT(arch), "auto", "A", "what is written", 0, 0, tg_choice_arch,
+     false},
+    {0, "dtype", TG_OPT_CHOICE, AT(dtype), "bf16", "T", "weights as", 0, 0, tg_choice_weight_dtype,
+     false},
+    {0, "max-shard-size", TG_OPT_BYTES, AT(max_shard), "5G", "S",
+     "weights in files of at most S bytes; 0: one file", 0, 9e15, NULL, false},
+    {0},
+};
+#undef AT

@@ -1,0 +1,54 @@
+/* Groups of options that several commands share, each with its struct. */
+#ifndef TG_TOOLS_GROUPS_H
+#define TG_TOOLS_GROUPS_H
+
+#include "linearize/surgery/surgery.h"
+#include "tools/options.h"
+
+/* Which layers change, and to what */
+struct tg_plan_flags {
+    const char *mixer, *keep, *feature_map;
+    int64_t window, sinks, feature_dim; /* window 0, sinks -1, feature_dim 0: the mixer's own */
+};
+extern const struct tg_option tg_plan_flag_options[];
+struct tg_plan_options tg_plan_flags_options(const struct tg_plan_flags *f);
+
+/* How layers are ranked */
+struct tg_rank_flags {
+    int64_t window, tokens, items, pairs;
+};
+extern const struct tg_option tg_rank_options[];
+
+/* Training data */
+struct tg_data_flags {
+    struct tg_texts files;
+    int64_t length, sample_tokens;
+    double recall_mix;
+};
+extern const struct tg_option tg_data_options[];
+
+/* Validation */
+struct tg_validation {
+    struct tg_texts suite; /* names */
+    int64_t windows, items;
+    struct tg_texts recall; /* TASK:SIZE */
+    int64_t prompts, continuation;
+    struct tg_texts fail_if;
+};
+extern const struct tg_option tg_validation_options[];
+
+/* Validation inside a run, where --data and --length are the training's */
+struct tg_validation_data {
+    struct tg_texts files;
+    int64_t length;
+};
+extern const struct tg_option tg_validation_data_options[];
+
+/* The checkpoint that is written */
+struct tg_export_flags {
+    const char *arch, *dtype;
+    int64_t max_shard;
+};
+extern const struct tg_option tg_export_options[];
+
+#endif

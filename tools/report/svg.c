@@ -1,0 +1,170 @@
+#include "tools/report/svg.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { WIDTH = 720, HEIGHT = 300, LEFT = 64, RIGHT = 16, TOP = 16, BOTTOM = 44 };
+
+static const char *const colors[TG_CHART_SERIES] = {"#2563eb", "#ea580c", "#059669", "#9333ea",
+                                                    "#dc2626", "#0891b2", "#ca8a04", "#475569"};
+
+struct axis {
+    double lo, hi; /* of the transformed value */
+    bool log;
+};
+
+static double transform(double v, bool log)
+{
+    return log ? (v > 0 ? log10(v) : NAN) : v;
+}
+
+static struct axis axis_over(const struct tg_chart *c, bool is_x)
+{
+    struct axis a = {INFINITY, -INFINITY, is_x ? c->log_x : c->log_y};
+    for (size_t s = 0; s < c->series_count; s++)
+        for (size_t i = 0; i < c->series[s].count; i++) {
+            double v = transform((is_x ? c->series[s].x : c->series[s].y)[i], a.log);
+            if (isfinite(v)) {
+                a.lo = fmin(a.lo, v);
+                a.hi = fmax(a.hi, v);
+            }
+        }
+    if (!(a.lo <= a.hi)) {
+        a.lo = 0;
+        a.hi = 1;
+    }
+    if (!is_x && !a.log && a.lo > 0)
+        a.lo = 0;
+    if (a.hi - a.lo < 1e-12)
+        a.hi = a.lo + 1;
+    return a;
+}
+
+static double place(const struct axis *a, double v, double from, double to)
+{
+    return from + (transform(v, a->log) - a->lo) / (a->hi - a->lo) * (to - from);
+}
+
+/* The step among 1, 2, 5 x 10^n that gives about `wanted` ticks */
+static double tick_step(double range, int wanted)
+{
+    double raw = range / wanted, power = pow(10, floor(log10(raw))), rest = raw / power;
+    return power * (rest < 1.5 ? 1 : rest < 3.5 ? 2 : rest < 7.5 ? 5 : 10);
+}
+
+static void one_tick(struct tg_strbuf *out, const struct axis *a, bool is_x, double at,
+                     const char *text)
+{
+    double share = (at - a->lo) / (a->hi - a->lo);
+    if (share < -1e-9 || share > 1 + 1e-9)
+        return;
+    if (is_x) {
+        double x = LEFT + share * (WIDTH - LEFT - RIGHT);
+        tg_strbuf_printf(out, "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\" class=\"grid\"/>",
+                         x, TOP, x, HEIGHT - BOTTOM);
+        tg_strbuf_printf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", x,
+                         HEIGHT - BOTTOM + 16, text);
+    } else {
+        double y = HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP);
+        tg_strbuf_printf(out, "<line x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\" class=\"grid\"/>",
+                         LEFT, y, WIDTH - RIGHT, y);
+        tg_strbuf_printf(out, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", LEFT - 6,
+                         y + 4, text);
+    }
+}
+
+static void tick_text(double v, char *buf, size_t size)
+{
+    double a = fabs(v);
+    if (a >= 1e6)
+        snprintf(buf, size, "%gM", v / 1e6);
+    else if (a >= 1e4)
+        snprintf(buf, size, "%gk", v / 1e3);
+    else
+        snprintf(buf, size, "%g", v);
+}
+
+static void ticks(struct tg_strbuf *out, const struct axis *a, bool is_x)
+{
+    char text[32];
+    if (a->log) {
+        bool few = a->hi - a->lo < 2;
+        static const double parts[] = {1, 2, 5};
+        for (int e = (int)floor(a->lo); e <= (int)ceil(a->hi); e++)
+            for (size_t p = 0; p < (few ? 3 : 1); p++) {
+                double v = parts[p] * pow(10, e);
+                tick_text(v, text, sizeof text);
+                one_tick(out, a, is_x, log10(v), text);
+            }
+        return;
+    }
+    double step = tick_step(a->hi - a->lo, is_x ? 7 : 5);
+    for (double v = ceil(a->lo / step) * step; v <= a->hi + step * 1e-6; v += step) {
+        double shown = fabs(v) < step * 1e-6 ? 0 : v;
+        tick_text(shown, text, sizeof text);
+        one_tick(out, a, is_x, shown, text);
+    }
+}
+
+void tg_html_text(struct tg_strbuf *out, const char *text)
+{
+    for (; *text; text++) {
+        const char *entity = *text == '&'    ? "&amp;"
+                             : *text == '<'  ? "&lt;"
+                             : *text == '>'  ? "&gt;"
+                             : *text == '"'  ? "&quot;"
+                             : *text == '\'' ? "&#39;"
+                                             : NULL;
+        if (entity)
+            tg_strbuf_puts(out, entity);
+        else
+            tg_strbuf_add(out, text, 1);
+    }
+}
+
+static void one_series(struct tg_strbuf *out, const struct tg_chart *c, size_t s,
+                       const struct axis *x, const struct axis *y)
+{
+    bool open = false;
+    for (size_t i = 0; i < c->series[s].count; i++) {
+        double px = place(x, c->series[s].x[i], LEFT, WIDTH - RIGHT);
+        double py = place(y, c->series[s].y[i], HEIGHT - BOTTOM, TOP);
+        if (!isfinite(px) || !isfinite(py))
+            continue;
+        if (!open)
+            tg_strbuf_printf(out,
+                             "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"1.8\" points=\"",
+                             colors[s]);
+        open = true;
+        tg_strbuf_printf(out, "%.1f,%.1f ", px, py);
+    }
+    tg_strbuf_puts(out, open ? "\"/>\n" : "");
+    double ly = TOP + 14 + 16 * (double)s;
+    tg_strbuf_printf(out, "<rect x=\"%d\" y=\"%.1f\" width=\"14\" height=\"3\" fill=\"%s\"/>",
+                     WIDTH - RIGHT - 150, ly - 5, colors[s]);
+    tg_strbuf_printf(out, "<text x=\"%d\" y=\"%.1f\">", WIDTH - RIGHT - 130, ly);
+    tg_html_text(out, c->series[s].name);
+    tg_strbuf_puts(out, "</text>\n");
+}
+
+void tg_svg_chart(struct tg_strbuf *out, const struct tg_chart *c)
+{
+    struct axis x = axis_over(c, true), y = axis_over(c, false);
+    tg_strbuf_printf(out, "<figure><figcaption>");
+    tg_html_text(out, c->title);
+    tg_strbuf_printf(out, "</figcaption>\n<svg viewBox=\"0 0 %d %d\" role=\"img\">\n", WIDTH,
+                     HEIGHT);
+    ticks(out, &x, true);
+    ticks(out, &y, false);
+    for (size_t s = 0; s < c->series_count; s++)
+        one_series(out, c, s, &x, &y);
+    tg_strbuf_printf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">",
+                     LEFT + (WIDTH - LEFT - RIGHT) / 2, HEIGHT - 8);
+    tg_html_text(out, c->x_label);
+    tg_strbuf_printf(
+        out, "</text><text transform=\"translate(14 %d) rotate(-90)\" text-anchor=\"middle\">",
+        TOP + (HEIGHT - TOP - BOTTOM) / 2);
+    tg_html_text(out, c->y_label);
+    tg_strbuf_puts(out, "</text>\n</svg></figure>\n");
+}
