@@ -369,7 +369,7 @@ static void block_item(void *ud, size_t item, int worker)
     float *max = lse + TG_STEP_ROWS_MIN, *y = k->y + (b0 * H + h) * V;
     tg_ring_block(w->ctx->k, &w->store->ring, w->states[i], h / (H / j->attn.G),
                   tg_batch_past(w->b, i), from, to, k->q + (b0 * H + h) * j->attn.K, H * j->attn.K,
-                  j->attn.scale, y, H * V, lse, max, 1, max + TG_STEP_ROWS_MIN);
+                  j->attn.scale, y, H * V, lse, max, max + TG_STEP_ROWS_MIN);
     for (size_t t = from; t < to && j->sinks; t++)
         tg_joint_row(j, h, lse[t - from], max[t - from], NULL, 0, y + t * H * V);
 }

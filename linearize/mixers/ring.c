@@ -40,8 +40,7 @@ size_t tg_ring_take(const struct tg_ring *r, const float *state, size_t past, fl
 
 void tg_ring_block(const struct tg_kernels *kern, const struct tg_ring *r, const float *state,
                    size_t group, size_t past, size_t from, size_t to, const float *q, size_t ld_q,
-                   float scale, float *o, size_t ld_o, float *lse, float *max, size_t ld_h,
-                   float *scores)
+                   float scale, float *o, size_t ld_o, float *lse, float *max, float *scores)
 {
     size_t n = to - from, all = past + to;
     const float *keys = state + group * r->slots * r->K;
@@ -53,9 +52,9 @@ void tg_ring_block(const struct tg_kernels *kern, const struct tg_ring *r, const
         float top = kern->max(s, count), sum = kern->exp_shift_sum(s, top, count);
         kern->scale(1 / sum, s, count);
         memset(s + count, 0, (all - count) * sizeof *s);
-        lse[(from + i) * ld_h] = top + logf(sum);
+        lse[i] = top + logf(sum);
         if (max)
-            max[(from + i) * ld_h] = top;
+            max[i] = top;
     }
     tg_gemm1(false, false, n, r->V, all, 1, scores, all, values, r->V, 0, o + from * ld_o, ld_o);
 }

@@ -37,11 +37,10 @@ void tg_ring_put_rows(const struct tg_ring *r, float *state, size_t p, size_t n,
 size_t tg_ring_take(const struct tg_ring *r, const float *state, size_t past, float *k, float *v);
 
 /* Rows [from, to) of one head over a cache that has not wrapped, row t over tokens 0..t: q and o
- * rows ld apart, row 0 is token `past`. lse and max rows ld_h apart. scores: scratch [(to - from) *
+ * rows ld apart, row 0 is token `past`; lse, max [to - from]. scores: scratch [(to - from) *
  * (past + to)]. */
 void tg_ring_block(const struct tg_kernels *kern, const struct tg_ring *r, const float *state,
                    size_t group, size_t past, size_t from, size_t to, const float *q, size_t ld_q,
-                   float scale, float *o, size_t ld_o, float *lse, float *max, size_t ld_h,
-                   float *scores);
+                   float scale, float *o, size_t ld_o, float *lse, float *max, float *scores);
 
 #endif

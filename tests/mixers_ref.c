@@ -1,0 +1,256 @@
+#include "tests/mixers_ref.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "tests/check.h"
+
+/* What a row computes, by its name: the reference shares no code or table with linearize. */
+static const struct row {
+    const char *name;
+    bool far, gates, from_max, apart; /* apart: Lizard's two denominators */
+} rows[] = {
+    {"softmax", false, false, false, false},    {"window", false, false, false, false},
+    {"gated_window", true, true, false, false}, {"lolcats", true, false, true, false},
+    {"lizard", true, true, false, true},
+};
+
+static const struct row *row_of(const struct tg_mixer *m)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (strcmp(rows[i].name, m->spec->mixer->name) == 0)
+            return &rows[i];
+    return NULL;
+}
+
+bool tg_ref_knows(const struct tg_mixer *m)
+{
+    return row_of(m) != NULL;
+}
+
+static const double *param(const struct tg_ref *r, const char *name)
+{
+    const struct tg_mixer_schema *s = r->mixer->spec->mixer;
+    for (size_t i = 0; i < s->param_count; i++)
+        if (strcmp(s->params[i].name, name) == 0)
+            return r->param[i];
+    return NULL;
+}
+
+static double constant(const struct tg_ref *r, double value)
+{
+    struct tg_ref_consts *c = r->consts;
+    if (c->record) {
+        assert_true(c->at < c->limit);
+        c->values[c->at] = value;
+    }
+    return c->values[c->at++];
+}
+
+static double *zeros(size_t n)
+{
+    double *p = tg_alloc_array(n + 1, sizeof *p);
+    assert_non_null(p);
+    return p;
+}
+
+/* y [rows,n] = x [rows,k] W^T + bias */
+static double *linear(const double *x, const double *w, const double *bias, size_t count, size_t n,
+                      size_t k)
+{
+    double *y = zeros(count * n);
+    for (size_t r = 0; r < count; r++)
+        for (size_t i = 0; i < n; i++) {
+            double sum = bias ? bias[i] : 0;
+            for (size_t c = 0; c < k; c++)
+                sum += x[r * k + c] * w[i * k + c];
+            y[r * n + i] = sum;
+        }
+    return y;
+}
+
+static void norm(const struct tg_ref *r, const double *w, double *x)
+{
+    size_t K = r->mixer->spec->head_dim;
+    double sum = 0;
+    for (size_t i = 0; w && i < K; i++)
+        sum += x[i] * x[i];
+    for (size_t i = 0; w && i < K; i++)
+        x[i] = x[i] * w[i] / sqrt(sum / (double)K + (double)r->mixer->norm_eps);
+}
+
+static void turn(const struct tg_ref *r, size_t pos, const double *x, double *y)
+{
+    const struct tg_layer_spec *s = r->mixer->spec;
+    size_t half = s->rotary_dim / 2;
+    memcpy(y, x, s->head_dim * sizeof *y);
+    for (size_t i = 0; i < half; i++) {
+        double c = (double)r->mixer->rope_cos[pos * half + i];
+        double sn = (double)r->mixer->rope_sin[pos * half + i];
+        y[i] = x[i] * c - x[i + half] * sn;
+        y[i + half] = x[i + half] * c + x[i] * sn;
+    }
+}
+
+static size_t feature_map(const struct tg_ref *r, const double *w, const double *x, double *y)
+{
+    const struct tg_layer_spec *s = r->mixer->spec;
+    size_t K = s->head_dim, F = s->feature_dim;
+    if (!tg_feature_map_has_weights(s->feature_map)) {
+        for (size_t i = 0; i < K; i++)
+            y[i] = s->feature_map == TG_MAP_RELU   ? fmax(x[i], 0)
+                   : s->feature_map == TG_MAP_ELU1 ? (x[i] > 0 ? x[i] + 1 : exp(x[i]))
+                                                   : x[i];
+        return K;
+    }
+    double most = 0, sum[2] = {0, 0};
+    for (size_t f = 0; f < F; f++) {
+        y[f] = 0;
+        for (size_t i = 0; i < K; i++)
+            y[f] += x[i] * w[i * F + f];
+        most = fmax(most, fabs(y[f]));
+    }
+    bool soft = s->feature_map == TG_MAP_HEDGEHOG_SOFTMAX;
+    double shift = soft ? 0 : constant(r, most);
+    for (size_t f = 0; f < F; f++) {
+        double u = y[f];
+        sum[0] += y[f] = exp(u - shift);
+        sum[1] += y[F + f] = exp(-u - shift);
+    }
+    for (size_t f = 0; soft && f < 2 * F; f++)
+        y[f] = fmax(y[f] / sum[f / F], 1e-12);
+    return 2 * F;
+}
+
+/* One head of one sequence: q, k [T,K] rotated, q0, k0 not; v [T,K] row ld apart; g [T] logs */
+struct head {
+    size_t T, h;
+    const double *q, *k, *q0, *k0, *v, *g;
+};
+
+static double dot(const double *a, const double *b, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += a[i] * b[i];
+    return sum;
+}
+
+/* sum_j weight_j v_j for j = to-1 .. 0, D_tj gathered on the way; only keys at least `lag` back
+ * count */
+static double add_far(const struct head *x, size_t t, size_t lag, const double *pq,
+                      const double *pk, size_t n, size_t K, double factor, double *num)
+{
+    double decay = 0, den = 0;
+    for (size_t j = t + 1; j-- > 0;) {
+        if (t - j >= lag) {
+            double w = factor * exp(decay) * dot(pq + t * n, pk + j * n, n);
+            den += w;
+            for (size_t c = 0; c < K; c++)
+                num[c] += w * x->v[j * K + c];
+        }
+        decay += x->g[j];
+    }
+    return den;
+}
+
+/* y [T] rows ld apart */
+static void head_forward(const struct tg_ref *r, const struct head *x, double *y, size_t ld)
+{
+    const struct tg_layer_spec *s = r->mixer->spec;
+    const struct row *row = row_of(r->mixer);
+    size_t K = s->head_dim, F = s->feature_dim, n = 0;
+    size_t most = 2 * (K + F), weights = x->h * K * F;
+    const double *wq = param(r, "map_q.weight"), *wk = param(r, "map_k.weight");
+    const double *sink = param(r, "sink"), *logit = param(r, "far_logit");
+    const double *window_logit = param(r, "window_logit"), *alpha = param(r, "alpha");
+    double *pq = zeros(x->T * most), *pk = zeros(x->T * most), *num = zeros(K), *far = zeros(K);
+    for (size_t t = 0; row->far && t < x->T; t++) {
+        n = tg_feature_count(s);
+        feature_map(r, wq ? wq + weights : NULL, (row->apart ? x->q0 : x->q) + t * K, pq + t * n);
+        feature_map(r, wk ? wk + weights : NULL, (row->apart ? x->k0 : x->k) + t * K, pk + t * n);
+    }
+    for (size_t t = 0; t < x->T; t++) {
+        size_t first = s->window && t + 1 > s->window ? t + 1 - s->window : 0;
+        double most_score = -INFINITY, den = 0, scale = 1;
+        memset(num, 0, K * sizeof *num);
+        memset(far, 0, K * sizeof *far);
+        for (size_t j = first; j <= t; j++)
+            most_score = fmax(most_score, s->attn_scale * dot(x->q + t * K, x->k + j * K, K));
+        if (row->from_max)
+            scale = exp(-constant(r, most_score)) / (1 + exp(-window_logit[x->h]));
+        for (size_t j = first; j <= t; j++) {
+            double w = scale * exp(s->attn_scale * dot(x->q + t * K, x->k + j * K, K));
+            den += w;
+            for (size_t c = 0; c < K; c++)
+                num[c] += w * x->v[j * K + c];
+        }
+        for (size_t m = 0; sink && m < s->sinks; m++)
+            den += exp(sink[x->h * s->sinks + m]);
+        if (row->far && !row->apart)
+            den += add_far(x, t, s->window, pq, pk, n, K, logit ? exp(logit[x->h]) : 1, num);
+        double all = row->apart ? add_far(x, t, 0, pq, pk, n, K, 1, far) : 0;
+        for (size_t c = 0; c < K; c++)
+            y[t * ld + c] = row->apart ? (all != 0 ? far[c] / all : 0) + alpha[x->h] * num[c] / den
+                                       : num[c] / den;
+    }
+    tg_free(pq);
+    tg_free(pk);
+    tg_free(num);
+    tg_free(far);
+}
+
+static double *rows_of_head(const double *from, size_t b0, size_t T, size_t heads, size_t h,
+                            size_t K)
+{
+    double *to = zeros(T * K);
+    for (size_t t = 0; t < T; t++)
+        memcpy(to + t * K, from + ((b0 + t) * heads + h) * K, K * sizeof *to);
+    return to;
+}
+
+static void one_head(const struct tg_ref *r, size_t b0, size_t T, size_t h, const double *q,
+                     const double *k, const double *v, const double *gate, double *y)
+{
+    const struct tg_layer_spec *s = r->mixer->spec;
+    size_t K = s->head_dim, H = s->heads, G = s->kv_heads, group = h / (H / G);
+    double *q0 = rows_of_head(q, b0, T, H, h, K), *k0 = rows_of_head(k, b0, T, G, group, K);
+    double *vh = rows_of_head(v, b0, T, G, group, K), *g = zeros(T);
+    double *qr = zeros(T * K), *kr = zeros(T * K);
+    for (size_t t = 0; t < T; t++) {
+        norm(r, s->qk_norm ? param(r, "q_norm.weight") : NULL, q0 + t * K);
+        norm(r, s->qk_norm ? param(r, "k_norm.weight") : NULL, k0 + t * K);
+        turn(r, t, q0 + t * K, qr + t * K);
+        turn(r, t, k0 + t * K, kr + t * K);
+        g[t] = gate ? -log1p(exp(-gate[(b0 + t) * H + h])) : 0;
+    }
+    struct head x = {T, h, qr, kr, q0, k0, vh, g};
+    head_forward(r, &x, y + (b0 * H + h) * K, H * K);
+    double *used[] = {q0, k0, vh, g, qr, kr};
+    for (size_t i = 0; i < sizeof used / sizeof *used; i++)
+        tg_free(used[i]);
+}
+
+void tg_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const double *x, double *y)
+{
+    const struct tg_layer_spec *s = r->mixer->spec;
+    size_t count = tg_batch_rows(b), D = r->mixer->width, K = s->head_dim;
+    size_t H = s->heads, G = s->kv_heads;
+    bool gates = row_of(r->mixer)->gates || (row_of(r->mixer)->far && s->gated);
+    double *q = linear(x, param(r, "q.weight"), param(r, "q.bias"), count, H * K, D);
+    double *k = linear(x, param(r, "k.weight"), param(r, "k.bias"), count, G * K, D);
+    double *v = linear(x, param(r, "v.weight"), param(r, "v.bias"), count, G * K, D);
+    double *g =
+        gates ? linear(x, param(r, "gate.weight"), param(r, "gate.bias"), count, H, D) : NULL;
+    double *o = zeros(count * H * K);
+    r->consts->at = 0;
+    for (size_t i = 0; i < b->count; i++)
+        for (size_t h = 0; h < H; h++)
+            one_head(r, b->begin[i], b->begin[i + 1] - b->begin[i], h, q, k, v, g, o);
+    double *out = linear(o, param(r, "o.weight"), param(r, "o.bias"), count, D, H * K);
+    memcpy(y, out, count * D * sizeof *y);
+    double *used[] = {q, k, v, g, o, out};
+    for (size_t i = 0; i < sizeof used / sizeof *used; i++)
+        tg_free(used[i]);
+}
