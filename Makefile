@@ -71,6 +71,31 @@ test: setup ## every default test, with a closing count
 setup: ## install missing packages, if it may
 	@sh scripts/setup.sh
 
+# One program for each tests/fuzz/fuzz_*.c, by clang's libFuzzer, or with replay.c as its main where clang is missing. They link an
+# archive: a target pulls in only what it uses. The objects are apart from the others because they carry coverage counters.
+FUZZ_CC   ?= $(if $(shell command -v clang 2>/dev/null),clang,gcc)
+FUZZ_TIME ?= 0
+FUZZ_OBJ  := $(OUT)/fuzz/obj
+FUZZ_LIBS := $(patsubst $(OBJ)/%,$(FUZZ_OBJ)/%,$(LIB_OBJS) $(filter-out $(OBJ)/tools/main.o,$(TOOL_OBJS)))
+ifneq ($(findstring clang,$(FUZZ_CC)),)
+FUZZ_FLAGS := -fsanitize=fuzzer-no-link
+FUZZ_MAIN  := -fsanitize=fuzzer
+else
+FUZZ_MAIN  := $(FUZZ_OBJ)/tests/fuzz/replay.o
+endif
+FUZZ_FLAGS += -std=c11 -D_GNU_SOURCE -DTG_VERSION='"$(VERSION)"' -I. -fopenmp $(CFLAGS_asan) $(DEP_CFLAGS) -MMD -MP
+fuzz: $(FUZZERS) ## build the fuzz targets and replay their seeds; FUZZ_TIME=300 runs each so many seconds
+	@bash tests/fuzz/run.sh $(OUT) $(FUZZ_TIME)
+$(FUZZERS): $(OUT)/fuzz/%: $(FUZZ_OBJ)/tests/fuzz/%.o $(filter %.o,$(FUZZ_MAIN)) $(OUT)/fuzz/libtegu.a
+	$(FUZZ_CC) -o $@ $^ $(filter -f%,$(FUZZ_MAIN)) -fopenmp $(filter -fsanitize%,$(CFLAGS_asan)) $(DEP_LIBS)
+$(OUT)/fuzz/libtegu.a: $(FUZZ_LIBS)
+	rm -f $@ && ar rcs $@ $^
+$(FUZZ_OBJ)/%.o: %.c
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(FUZZ_FLAGS) $(EXTRA_CFLAGS) -c -o $@ $<
+$(FUZZ_OBJ)/linearize/kernels/x86/%_avx2.o: EXTRA_CFLAGS := -mavx2 -mfma -mf16c -ffp-contract=fast
+$(FUZZ_OBJ)/linearize/kernels/x86/%_avx512.o: EXTRA_CFLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -ffp-contract=fast
+
 debug: ## build/debug/tegu with assertions
 	@$(MAKE) --no-print-directory BUILD=debug OUT=$(OUT)/debug all
 asan: ## every default test under AddressSanitizer and UBSan
@@ -98,5 +123,5 @@ clean: ## remove what was built
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
 
-.PHONY: all tests lib demo test setup debug asan lint install clean help FORCE
--include $(shell find $(OBJ) -name '*.d' 2>/dev/null)
+.PHONY: all tests lib demo test setup fuzz debug asan lint install clean help FORCE
+-include $(shell find $(OBJ) $(OUT)/fuzz -name '*.d' 2>/dev/null)

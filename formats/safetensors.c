@@ -203,5 +203,6 @@ int tg_safetensors_parse(const void *bytes, size_t len, const char *file,
         if (rc != TG_OK)
             return rc;
     }
-    return check_places(list->items + begun, list->count - begun, file, data, size, err);
+    struct tg_tensor *first = list->count > begun ? list->items + begun : NULL;
+    return check_places(first, list->count - begun, file, data, size, err);
 }
