@@ -10,7 +10,7 @@
 
 #include "linearize/kernels/gemm.h"
 #include "linearize/model/model_internal.h"
-#include "linearize/model/rows.h"
+#include "linearize/model/row_ops.h"
 #include "linearize/model/run.h"
 
 void tg_block_mlp(const struct tg_model *m, size_t layer, float *h, size_t rows, float *x, float *r,

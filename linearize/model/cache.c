@@ -5,7 +5,7 @@
 
 #include "base/mem.h"
 #include "linearize/model/model_internal.h"
-#include "linearize/model/rows.h"
+#include "linearize/model/row_ops.h"
 
 struct tg_cache {
     uint64_t shape; /* of the model that it was made for */

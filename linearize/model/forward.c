@@ -5,7 +5,7 @@
 #include "base/pool.h"
 #include "linearize/kernels/gemm.h"
 #include "linearize/model/model_internal.h"
-#include "linearize/model/rows.h"
+#include "linearize/model/row_ops.h"
 #include "linearize/model/run.h"
 
 enum { EMBED_COLUMNS = 64 }; /* columns of the embedding's gradient with one writer */

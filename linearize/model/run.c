@@ -2,7 +2,7 @@
 
 #include "base/mem.h"
 #include "linearize/model/model_internal.h"
-#include "linearize/model/rows.h"
+#include "linearize/model/row_ops.h"
 
 int tg_run_create(struct tg_run **r, struct tg_err *err)
 {

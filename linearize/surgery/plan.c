@@ -57,6 +57,16 @@ void tg_plan_release(struct tg_plan *p)
     *p = (struct tg_plan){0};
 }
 
+static bool takes_sinks(const struct tg_plan_layer *p)
+{
+    for (size_t i = 0; i < p->mixer->param_count; i++) {
+        unsigned flags = p->mixer->params[i].flags;
+        if (flags & TG_PARAM_IF_SINKS && (p->gated || !(flags & TG_PARAM_IF_GATED)))
+            return true;
+    }
+    return false;
+}
+
 static int check_layer(const struct tg_plan_layer *p, const struct tg_layer_spec *from, size_t l,
                        const char *where, struct tg_err *err)
 {
@@ -72,10 +82,10 @@ static int check_layer(const struct tg_plan_layer *p, const struct tg_layer_spec
     if (windowed ? p->window < 1 || p->window > TG_PLAN_MAX_WINDOW : p->window != 0)
         return tg_fail(err, TG_ERR_VALUE, "%s: layer %zu: window %zu is not in [%d, %d] for '%s'",
                        where, l, p->window, windowed, windowed ? TG_PLAN_MAX_WINDOW : 0, to->name);
-    size_t most = tg_schema_has(to, TG_PARAM_IF_SINKS) ? TG_PLAN_MAX_SINKS : 0;
+    size_t most = takes_sinks(p) ? TG_PLAN_MAX_SINKS : 0;
     if (p->sinks > most)
-        return tg_fail(err, TG_ERR_VALUE, "%s: layer %zu: sinks %zu is not in [0, %zu] for '%s'",
-                       where, l, p->sinks, most, to->name);
+        return tg_fail(err, TG_ERR_VALUE, "%s: layer %zu: sinks %zu is not in [0, %zu] for '%s'%s",
+                       where, l, p->sinks, most, to->name, p->gated ? "" : " that is not gated");
     if (p->gated && !tg_schema_has(to, TG_PARAM_IF_GATED))
         return tg_fail(err, TG_ERR_VALUE, "%s: layer %zu: mixer '%s' has no gated form", where, l,
                        to->name);

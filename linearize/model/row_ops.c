@@ -1,4 +1,4 @@
-#include "linearize/model/rows.h"
+#include "linearize/model/row_ops.h"
 
 #include <string.h>
 

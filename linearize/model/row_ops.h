@@ -1,7 +1,7 @@
 /* Row kernels over all rows of a batch, in parallel over blocks of rows that depend on the shape
  * alone. */
-#ifndef TG_LINEARIZE_ROWS_H
-#define TG_LINEARIZE_ROWS_H
+#ifndef TG_LINEARIZE_ROW_OPS_H
+#define TG_LINEARIZE_ROW_OPS_H
 
 #include "linearize/kernels/kernels.h"
 
