@@ -1,0 +1,19 @@
+/* Small random models for tests. */
+#ifndef TG_TESTS_SMALL_MODEL_H
+#define TG_TESTS_SMALL_MODEL_H
+
+#include "linearize/model/model.h"
+
+struct tg_test_shape {
+    size_t layers, width, heads, kv_heads, head_dim, mlp, vocab;
+    bool bias, qk_norm, tied;
+};
+/* Softmax everywhere; weights of size fan_in^-1/2, norms around 1. Fails the test on error. */
+struct tg_model *tg_test_teacher(const struct tg_test_shape *shape, int threads, uint64_t seed);
+/* Adds noise of that size to the parameters that softmax does not have, so that they matter. */
+void tg_test_stir_new(struct tg_model *m, double size, uint64_t seed);
+/* Ids below vocab */
+void tg_test_ids(int32_t *ids, size_t n, size_t vocab, uint64_t seed);
+void tg_test_must(int status, const struct tg_err *err);
+
+#endif
