@@ -78,7 +78,7 @@ FUZZ_TIME ?= 0
 FUZZ_OBJ  := $(OUT)/fuzz/obj
 FUZZ_LIBS := $(patsubst $(OBJ)/%,$(FUZZ_OBJ)/%,$(LIB_OBJS) $(filter-out $(OBJ)/tools/main.o,$(TOOL_OBJS)))
 ifneq ($(findstring clang,$(FUZZ_CC)),)
-FUZZ_FLAGS := -fsanitize=fuzzer-no-link
+FUZZ_FLAGS := -fsanitize=fuzzer-no-link -Wno-pass-failed
 FUZZ_MAIN  := -fsanitize=fuzzer
 else
 FUZZ_MAIN  := $(FUZZ_OBJ)/tests/fuzz/replay.o

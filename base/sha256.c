@@ -27,6 +27,14 @@ static uint32_t ror(uint32_t x, int n)
     return x >> n | x << (32 - n);
 }
 
+static inline void round_step(uint32_t a, uint32_t b, uint32_t c, uint32_t *d, uint32_t e,
+                              uint32_t f, uint32_t g, uint32_t *h, uint32_t key)
+{
+    uint32_t t = *h + (ror(e, 6) ^ ror(e, 11) ^ ror(e, 25)) + (g ^ (e & (f ^ g))) + key;
+    *d += t;
+    *h = t + (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) + ((a & b) | (c & (a | b)));
+}
+
 static void compress(uint32_t h[8], const uint8_t *p)
 {
     uint32_t w[64], s[8];
@@ -39,15 +47,24 @@ static void compress(uint32_t h[8], const uint8_t *p)
                (ror(b, 17) ^ ror(b, 19) ^ b >> 10);
     }
     memcpy(s, h, sizeof s);
-    for (int i = 0; i < 64; i++) {
-        uint32_t a = s[0], e = s[4];
-        uint32_t t1 = s[7] + (ror(e, 6) ^ ror(e, 11) ^ ror(e, 25)) + ((e & s[5]) ^ (~e & s[6])) +
-                      round_constants[i] + w[i];
-        uint32_t t2 =
-            (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) + ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
-        memmove(s + 1, s, 7 * sizeof *s);
-        s[4] += t1;
-        s[0] = t1 + t2;
+    for (int i = 0; i < 64; i += 8) {
+        /* Instead of moving the eight words each round, their names move; after eight rounds they
+         * are back. */
+        round_step(s[0], s[1], s[2], &s[3], s[4], s[5], s[6], &s[7], round_constants[i] + w[i]);
+        round_step(s[7], s[0], s[1], &s[2], s[3], s[4], s[5], &s[6],
+                   round_constants[i + 1] + w[i + 1]);
+        round_step(s[6], s[7], s[0], &s[1], s[2], s[3], s[4], &s[5],
+                   round_constants[i + 2] + w[i + 2]);
+        round_step(s[5], s[6], s[7], &s[0], s[1], s[2], s[3], &s[4],
+                   round_constants[i + 3] + w[i + 3]);
+        round_step(s[4], s[5], s[6], &s[7], s[0], s[1], s[2], &s[3],
+                   round_constants[i + 4] + w[i + 4]);
+        round_step(s[3], s[4], s[5], &s[6], s[7], s[0], s[1], &s[2],
+                   round_constants[i + 5] + w[i + 5]);
+        round_step(s[2], s[3], s[4], &s[5], s[6], s[7], s[0], &s[1],
+                   round_constants[i + 6] + w[i + 6]);
+        round_step(s[1], s[2], s[3], &s[4], s[5], s[6], s[7], &s[0],
+                   round_constants[i + 7] + w[i + 7]);
     }
     for (int i = 0; i < 8; i++)
         h[i] += s[i];

@@ -2,6 +2,7 @@
  * files) named, then mutates them for some seconds. Deterministic: --seed N replays a run. The
  * input in hand is kept in a file until it has passed. fuzz_x [--seconds N] [--seed N] [--keep
  * FILE] PATH... */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,13 +109,11 @@ static void run_one(const struct input *in)
     tg_free(exact);
 }
 
-static void keep(const char *path, const struct input *in)
+/* Written over in place: to create a file for each input would cost more than most inputs. */
+static void keep(int fd, const struct input *in)
 {
-    FILE *f = path ? fopen(path, "wb") : NULL;
-    if (f) {
-        fwrite(in->bytes, 1, in->len, f);
-        fclose(f);
-    }
+    if (fd >= 0 && (pwrite(fd, in->bytes, in->len, 0) < 0 || ftruncate(fd, (off_t)in->len) != 0))
+        perror("keep");
 }
 
 int main(int argc, char **argv)
@@ -122,6 +121,7 @@ int main(int argc, char **argv)
     double seconds = 0;
     uint64_t seed = 1, runs = 0;
     const char *kept = NULL;
+    int fd = -1;
     for (int i = 1; i < argc; i++) {
         bool more = i + 1 < argc;
         if (more && strcmp(argv[i], "--seconds") == 0)
@@ -129,7 +129,7 @@ int main(int argc, char **argv)
         else if (more && strcmp(argv[i], "--seed") == 0)
             seed = strtoull(argv[++i], NULL, 10);
         else if (more && strcmp(argv[i], "--keep") == 0)
-            kept = argv[++i];
+            fd = open(kept = argv[++i], O_RDWR | O_CREAT, 0666);
         else
             add_path(argv[i]);
     }
@@ -146,12 +146,14 @@ int main(int argc, char **argv)
         in.len = from->len;
         for (uint64_t n = 1 + tg_rng_below(&r, 8); n > 0; n--)
             mutate(&r, &in);
-        keep(kept, &in);
+        keep(fd, &in);
         run_one(&in);
         runs++;
     }
-    if (kept)
+    if (fd >= 0) {
+        close(fd);
         unlink(kept);
+    }
     for (size_t i = 0; i < seed_count; i++)
         tg_free(seeds[i].bytes);
     tg_free(in.bytes);

@@ -1,0 +1,412 @@
+#include "tests/check.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "formats/corpus.h"
+#include "formats/tensors.h"
+
+static char scratch[64];
+static struct tg_err err;
+static const size_t roomy = 1 << 20;
+
+static char *put(const char *name, const void *bytes, size_t n)
+{
+    char *path = tg_path_join(scratch, name);
+    assert_non_null(path);
+    assert_int_equal(tg_file_write(path, bytes, n, &err), TG_OK);
+    return path;
+}
+
+/* `text` as one gzip member, appended to out; returns the new length. */
+static size_t gzip(const char *text, size_t n, unsigned char *out, size_t at, size_t room)
+{
+    z_stream z = {0};
+    assert_int_equal(deflateInit2(&z, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    z.next_in = (unsigned char *)text;
+    z.avail_in = (unsigned)n;
+    z.next_out = out + at;
+    z.avail_out = (unsigned)(room - at);
+    assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
+    at += z.total_out;
+    deflateEnd(&z);
+    return at;
+}
+
+static int read_text(const char *path, size_t max, const char *want)
+{
+    char *text = NULL;
+    size_t len = 0;
+    memset(&err, 0, sizeof err);
+    int rc = tg_text_read(path, max, &text, &len, &err);
+    if (rc == TG_OK) {
+        assert_int_equal(len, strlen(want));
+        assert_string_equal(text, want);
+        tg_free(text);
+    } else {
+        assert_non_null(strstr(err.msg, path));
+    }
+    return rc;
+}
+
+static void test_text(void **state)
+{
+    (void)state;
+    char *path = put("plain", "caf\xC3\xA9\n", 6);
+    assert_int_equal(read_text(path, 6, "caf\xC3\xA9\n"), TG_OK);
+    assert_int_equal(read_text(path, 5, ""), TG_ERR_VALUE);
+    tg_free(path);
+    path = put("latin", "0123456789caf\xE9 x", 16);
+    assert_int_equal(read_text(path, roomy, ""), TG_ERR_FORMAT);
+    assert_non_null(strstr(err.msg, "at byte 13"));
+    tg_free(path);
+    path = put("empty", "", 0);
+    assert_int_equal(read_text(path, roomy, ""), TG_ERR_VALUE);
+    assert_non_null(strstr(err.msg, "empty"));
+    tg_free(path);
+    assert_int_equal(read_text("/nonexistent/text", roomy, ""), TG_ERR_IO);
+    assert_int_equal(read_text("/tmp", roomy, ""), TG_ERR_IO);
+}
+
+static void test_gzip(void **state)
+{
+    (void)state;
+    unsigned char z[4096];
+    static const char want[] = "first member. second member. ";
+    size_t one = gzip(want, 14, z, 0, sizeof z),
+           two = gzip(want + 14, strlen(want) - 14, z, one, sizeof z);
+    char *path = put("two.gz", z, two);
+    assert_int_equal(read_text(path, roomy, want), TG_OK);
+    assert_int_equal(read_text(path, strlen(want), want), TG_OK);
+    assert_int_equal(read_text(path, strlen(want) - 1, ""), TG_ERR_VALUE);
+    tg_free(path);
+    for (size_t n = 2; n < two; n++) { /* cut anywhere but between the members */
+        path = put("cut.gz", z, n);
+        int rc = read_text(path, roomy, "first member. ");
+        assert_int_equal(rc, n == one ? TG_OK : TG_ERR_FORMAT);
+        tg_free(path);
+    }
+    for (size_t at = one - 8; at < one; at++) { /* CRC and length of the first member */
+        z[at] ^= 1;
+        path = put("crc.gz", z, two);
+        assert_int_equal(read_text(path, roomy, ""), TG_ERR_FORMAT);
+        tg_free(path);
+        z[at] ^= 1;
+    }
+    memset(z + two, 0, 100);
+    path = put("padded.gz", z, two + 100);
+    assert_int_equal(read_text(path, roomy, want), TG_OK);
+    tg_free(path);
+    z[two] = 'x';
+    path = put("trailing.gz", z, two + 100);
+    assert_int_equal(read_text(path, roomy, ""), TG_ERR_FORMAT);
+    tg_free(path);
+    path = put("none.gz", z, gzip("", 0, z, 0, sizeof z));
+    assert_int_equal(read_text(path, roomy, ""), TG_ERR_VALUE);
+    tg_free(path);
+
+    /* A bomb stops at the bound, whatever it would grow to; a large text passes the buffer's steps.
+     */
+    size_t big = 3000000;
+    char *text = tg_alloc(big + 1);
+    memset(text, 'a', big);
+    path = put("big.gz", z, gzip(text, big, z, 0, sizeof z));
+    assert_int_equal(read_text(path, 100000, ""), TG_ERR_VALUE);
+    assert_int_equal(read_text(path, big - 1, ""), TG_ERR_VALUE);
+    assert_int_equal(read_text(path, big, text), TG_OK);
+    tg_free(path);
+    tg_free(text);
+}
+
+static void test_jsonl(void **state)
+{
+    (void)state;
+    static const char good[] =
+        "{\"text\":\"one\\n\"}\n\n  \r\n{\"id\":3,\"text\":\"tw\\u00f6\"}\n{\"text\":\"\"}";
+    char *path = put("good.jsonl", good, strlen(good));
+    assert_int_equal(read_text(path, roomy, "one\ntw\xC3\xB6"), TG_OK);
+    tg_free(path);
+    unsigned char z[1024];
+    path = put("good.jsonl.gz", z, gzip(good, strlen(good), z, 0, sizeof z));
+    assert_int_equal(read_text(path, roomy, "one\ntw\xC3\xB6"), TG_OK);
+    tg_free(path);
+    path = put("good.txt", good, strlen(good)); /* the name decides */
+    assert_int_equal(read_text(path, roomy, good), TG_OK);
+    tg_free(path);
+    static const struct {
+        const char *text, *why;
+    } bad[] = {
+        {"{\"text\":\"a\"}\n{\"text\":1}\n", "line 2: not an object with a string"},
+        {"{\"text\":\"a\"}\n\n{\"txt\":\"b\"}\n", "line 3"},
+        {"{\"text\":\"a\"}\n{\"text\":\"b\"\n", "line 2"},
+        {"[1]", "line 1"},
+        {"{\"text\":\"a\",\"text\":\"b\"}", "stands twice"},
+        {"{\"text\":\"\"}", "empty"},
+        {"\n\n", "empty"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        path = put("bad.jsonl", bad[i].text, strlen(bad[i].text));
+        int rc = read_text(path, roomy, "");
+        if (rc == TG_OK || !strstr(err.msg, bad[i].why))
+            fail_msg("%s: %d %s", bad[i].text, rc, err.msg);
+        tg_free(path);
+    }
+}
+
+static void test_spec(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *arg, *path; /* path NULL: refused */
+        double begin, end;
+        bool begin_share, end_share;
+    } rows[] = {
+        {"a.txt", "a.txt", 0, INFINITY, false, false},
+        {"a.txt@0:85%", "a.txt", 0, 0.85, false, true},
+        {"a.txt@85%:100%", "a.txt", 0.85, 1, true, true},
+        {"a.txt@0:100000", "a.txt", 0, 100000, false, false},
+        {"a.txt@300k:1.5M", "a.txt", 300000, 1500000, false, false},
+        {"a.txt@50%:", "a.txt", 0.5, INFINITY, true, false},
+        {"a.txt@:10", "a.txt", 0, 10, false, false},
+        {"me@home/a.txt", "me@home/a.txt", 0, INFINITY, false, false},
+        {"a@b.txt", "a@b.txt", 0, INFINITY, false, false},
+        {"a@b.txt@1:2", "a@b.txt", 1, 2, false, false},
+        {"a.txt@85%", NULL, 0, 0, false, false},
+        {"a.txt@0:101%", NULL, 0, 0, false, false},
+        {"a.txt@50%:20%", NULL, 0, 0, false, false},
+        {"a.txt@5:5", NULL, 0, 0, false, false},
+        {"a.txt@1:2:3", NULL, 0, 0, false, false},
+        {"a.txt@1k5:2", NULL, 0, 0, false, false},
+        {"a.txt@", NULL, 0, 0, false, false},
+        {"@1:2", NULL, 0, 0, false, false},
+        {"", NULL, 0, 0, false, false},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct tg_corpus_spec s;
+        int rc = tg_corpus_spec_parse(rows[i].arg, &s, &err);
+        assert_int_equal(rc, rows[i].path ? TG_OK : TG_ERR_VALUE);
+        if (rc != TG_OK)
+            continue;
+        assert_string_equal(s.path, rows[i].path);
+        if (fabs(s.begin - rows[i].begin) > 1e-12 ||
+            (s.end != rows[i].end && fabs(s.end - rows[i].end) > 1e-12) ||
+            s.begin_share != rows[i].begin_share || s.end_share != rows[i].end_share)
+            fail_msg("%s: %g %g", rows[i].arg, s.begin, s.end);
+        tg_corpus_spec_release(&s);
+    }
+}
+
+/* Reads what `part` names of the file and returns the status. */
+static int read_part(const char *path, const char *part, const struct tg_tokenizer *tok,
+                     size_t limit, struct tg_ids *ids)
+{
+    struct tg_strbuf arg;
+    struct tg_corpus_spec spec;
+    tg_strbuf_init(&arg, 1000);
+    tg_strbuf_printf(&arg, "%s%s", path, part);
+    memset(&err, 0, sizeof err);
+    assert_int_equal(tg_corpus_spec_parse(arg.text, &spec, &err), TG_OK);
+    int rc = tg_corpus_read(&spec, tok, limit, ids, &err);
+    tg_corpus_spec_release(&spec);
+    tg_strbuf_release(&arg);
+    if (rc != TG_OK)
+        assert_non_null(strstr(err.msg, path));
+    return rc;
+}
+
+static size_t npy(unsigned char *out, const char *dict, int version, const void *data, size_t bytes)
+{
+    size_t n = strlen(dict), at = version == 1 ? 10 : 12;
+    memcpy(out, "\x93NUMPY", 6);
+    out[6] = (unsigned char)version;
+    out[7] = 0;
+    for (size_t i = 8; i < at; i++)
+        out[i] = (unsigned char)(n >> (8 * (i - 8)));
+    memcpy(out + at, dict, n);
+    memcpy(out + at + n, data, bytes);
+    return at + n + bytes;
+}
+
+static void test_token_files(void **state)
+{
+    (void)state;
+    static const int32_t i4[] = {1, 2, 70000};
+    static const int64_t i8[] = {1, 2, 70000}, negative[] = {1, -2},
+                         large[] = {1, (int64_t)1 << 40};
+    static const uint16_t u2[] = {1, 2, 65535};
+    static const struct {
+        const char *dict;
+        int version;
+        const void *data;
+        size_t bytes;
+        int32_t last;    /* of three, or */
+        const char *why; /* the error */
+    } rows[] = {
+        {"{'descr': '<i4', 'fortran_order': False, 'shape': (3,), }   \n", 1, i4, 12, 70000, NULL},
+        {"{'descr': '<i8', 'fortran_order': False, 'shape': (3,), }\n", 2, i8, 24, 70000, NULL},
+        {"{'shape': (3,), 'fortran_order': True, 'descr': '<u2'}\n", 3, u2, 6, 65535, NULL},
+        {"{'descr': '<u4', 'fortran_order': False, 'shape': (3,), }\n", 1, i4, 12, 70000, NULL},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }\n", 1, i4, 12, 0, "type '<f4'"},
+        {"{'descr': '>i4', 'fortran_order': False, 'shape': (3,), }\n", 1, i4, 12, 0, "type '>i4'"},
+        {"{'descr': '<i4', 'fortran_order': False, 'shape': (1,3), }\n", 1, i4, 12, 0,
+         "one dimension"},
+        {"{'descr': '<i4', 'fortran_order': False, 'shape': (), }\n", 1, i4, 12, 0,
+         "one dimension"},
+        {"{'descr': '<i4', 'fortran_order': False, 'shape': (4,), }\n", 1, i4, 12, 0,
+         "4 elements, but 12 bytes"},
+        {"{'descr': '<i4', 'fortran_order': False, 'shape': (2,), }\n", 1, i4, 12, 0,
+         "2 elements, but 12 bytes"},
+        {"{'descr': '<i8', 'shape': (99999999999999999999999,), }\n", 1, i8, 24, 0,
+         "one dimension"},
+        {"{'descr': '<i8', 'shape': (900000000000000000,), }\n", 1, i8, 24, 0, "elements, but"},
+        {"{'descr': '<i4', }\n", 1, i4, 12, 0, "without descr or shape"},
+        {"{'descr': '<i8', 'shape': (2,), }\n", 1, negative, 16, 0, "token 1 has the id -2"},
+        {"{'descr': '<i8', 'shape': (2,), }\n", 1, large, 16, 0,
+         "token 1 has the id 1099511627776"},
+        {"{'descr': '<i8', 'shape': (0,), }\n", 1, large, 0, 0, "no tokens"},
+        {"{'descr': '<i4', 'shape': (3,), }\n", 9, i4, 12, 0, "damaged .npy"},
+    };
+    unsigned char file[512];
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct tg_ids ids = {0};
+        char *path = put("ids.npy", file,
+                         npy(file, rows[i].dict, rows[i].version, rows[i].data, rows[i].bytes));
+        int rc = read_part(path, "", NULL, 0, &ids);
+        if ((rc == TG_OK) != !rows[i].why || (rows[i].why && !strstr(err.msg, rows[i].why)))
+            fail_msg("%s: %d %s", rows[i].dict, rc, err.msg);
+        assert_int_equal(ids.count, rc == TG_OK ? 3 : 0);
+        if (rc == TG_OK)
+            assert_true(ids.data[0] == 1 && ids.data[1] == 2 && ids.data[2] == rows[i].last);
+        if (rc == TG_OK) {
+            assert_int_equal(read_part(path, "", NULL, (size_t)rows[i].last, &ids), TG_ERR_VALUE);
+            assert_non_null(strstr(err.msg, "the vocabulary ends at"));
+            assert_int_equal(ids.count, 3);
+            assert_int_equal(read_part(path, "@1:2", NULL, (size_t)rows[i].last + 1, &ids),
+                             TG_OK); /* appended */
+            assert_true(ids.count == 4 && ids.data[3] == 2);
+        }
+        tg_ids_release(&ids);
+        tg_free(path);
+    }
+    size_t whole = npy(file, rows[0].dict, 1, i4, 12);
+    for (size_t n = 6; n < whole; n++) {
+        struct tg_ids ids = {0};
+        char *path = put("cut.npy", file, n);
+        assert_int_equal(read_part(path, "", NULL, 0, &ids), TG_ERR_FORMAT);
+        tg_ids_release(&ids);
+        tg_free(path);
+    }
+    /* safetensors: a batch is read row after row */
+    struct tg_ids ids = {0};
+    char *path = tg_path_join(scratch, "ids.safetensors");
+    static const char *const names[] = {"other", "input_ids"};
+    for (size_t k = 0; k < 2; k++) {
+        struct tg_tensor_plan plan[2] = {{names[k], TG_I32, 2, {1, 3}}, {"x", TG_F32, 1, {1}}};
+        struct tg_tensor_writer *w;
+        assert_int_equal(tg_tensor_writer_open(&w, path, true, plan, 2, 0, NULL, 0, &err), TG_OK);
+        assert_int_equal(tg_tensor_writer_put_raw(w, i4, &err), TG_OK);
+        assert_int_equal(tg_tensor_writer_put_f32(w, &(float){1}, &err), TG_OK);
+        assert_int_equal(tg_tensor_writer_finish(w, &err), TG_OK);
+        tg_tensor_writer_close(w);
+        assert_int_equal(read_part(path, "", NULL, 0, &ids), k ? TG_OK : TG_ERR_FORMAT);
+    }
+    assert_true(ids.count == 3 && ids.data[2] == 70000);
+    tg_ids_release(&ids);
+    tg_free(path);
+}
+
+static void test_encoded(void **state)
+{
+    (void)state;
+    struct tg_tokenizer *tok;
+    struct tg_ids all = {0}, ids = {0}, parts = {0};
+    if (tg_tokenizer_load(&tok, "examples/teacher-8m", 0, &err) != TG_OK)
+        fail_msg("%s", err.msg);
+    struct tg_strbuf s;
+    tg_strbuf_init(&s, 100000);
+    for (int i = 0; i < 200; i++)
+        tg_strbuf_printf(&s, "Line %d of the text, with a few words.\n", i * 7);
+    assert_int_equal(tg_tokenizer_encode(tok, s.text, s.len, false, &all, &err), TG_OK);
+    char *path = put("text.txt", s.text, s.len);
+    assert_int_equal(read_part(path, "", NULL, 0, &ids), TG_ERR_VALUE);
+    assert_non_null(strstr(err.msg, "needs a tokenizer"));
+    assert_int_equal(read_part(path, "", tok, 0, &ids), TG_OK);
+    assert_int_equal(ids.count, all.count);
+    assert_memory_equal(ids.data, all.data, all.count * sizeof *all.data);
+
+    /* Neighbouring parts make up the whole, whatever the percent. */
+    static const char *const halves[][2] = {
+        {"@0:85%", "@85%:100%"}, {"@:33.3%", "@33.3%:"}, {"@0:17", "@17:"}};
+    for (size_t i = 0; i < 3; i++) {
+        parts.count = 0;
+        assert_int_equal(read_part(path, halves[i][0], tok, 0, &parts), TG_OK);
+        assert_in_range(parts.count, 1, all.count - 1);
+        assert_int_equal(read_part(path, halves[i][1], tok, 0, &parts), TG_OK);
+        assert_int_equal(parts.count, all.count);
+        assert_memory_equal(parts.data, all.data, all.count * sizeof *all.data);
+    }
+    assert_int_equal(read_part(path, "@0:1M", tok, 0, &parts),
+                     TG_ERR_VALUE); /* more than there are */
+    assert_int_equal(read_part(path, "@1M:", tok, 0, &parts), TG_ERR_VALUE);
+    assert_int_equal(read_part(path, "@0:0.001%", tok, 0, &parts), TG_ERR_VALUE);
+    assert_int_equal(read_part(path, "", tok, 2, &parts), TG_ERR_VALUE);
+    assert_int_equal(parts.count, all.count);
+    tg_free(path);
+
+    static const char lines[] = "{\"text\":\"One document.\"}\n{\"text\":\" Another\"}\n";
+    path = put("docs.jsonl", lines, strlen(lines));
+    ids.count = all.count = 0;
+    assert_int_equal(read_part(path, "", tok, 0, &ids), TG_OK);
+    assert_int_equal(tg_tokenizer_encode(tok, "One document.", 13, false, &all, &err), TG_OK);
+    assert_int_equal(tg_tokenizer_encode(tok, " Another", 8, false, &all, &err), TG_OK);
+    assert_int_equal(ids.count, all.count);
+    assert_memory_equal(ids.data, all.data, all.count * sizeof *all.data);
+    tg_free(path);
+
+    for (long n = 1;; n++) { /* memory exhausted at each allocation */
+        path = put("torture.jsonl", lines, strlen(lines));
+        ids.count = 0;
+        struct tg_corpus_spec spec = {.path = path, .end = INFINITY};
+        tg_mem_fail_after(n);
+        int rc = tg_corpus_read(&spec, tok, 0, &ids, &err);
+        tg_mem_fail_after(0);
+        tg_free(path);
+        if (rc == TG_OK)
+            break;
+        assert_int_equal(rc, TG_ERR_NOMEM);
+        assert_int_equal(ids.count, 0);
+    }
+    tg_ids_release(&all);
+    tg_ids_release(&ids);
+    tg_ids_release(&parts);
+    tg_strbuf_release(&s);
+    tg_tokenizer_free(tok);
+}
+
+static int remove_scratch(void **state)
+{
+    (void)state;
+    return tg_dir_remove(scratch, NULL);
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_text),
+        cmocka_unit_test(test_gzip),
+        cmocka_unit_test(test_jsonl),
+        cmocka_unit_test(test_spec),
+        cmocka_unit_test(test_token_files),
+        cmocka_unit_test_setup_teardown(test_encoded, NULL, remove_scratch),
+    };
+    snprintf(scratch, sizeof scratch, "/tmp/tegu-corpus-XXXXXX");
+    if (!mkdtemp(scratch))
+        return 1;
+    return tg_run_tests("corpus", tests, sizeof tests / sizeof *tests);
+}
