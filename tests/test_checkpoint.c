@@ -45,15 +45,15 @@ static void write_text(const char *dir, const char *name, const char *text)
     tg_free(path);
 }
 
-static char *read_text(const char *dir, const char *name, size_t *len)
+/* Caller frees *text. */
+static void read_text(const char *dir, const char *name, char **text, size_t *len)
 {
-    char *path = tg_path_join(dir, name), *text = NULL;
+    char *path = tg_path_join(dir, name);
     struct tg_err err = {0};
 
-    if (tg_file_read(path, 1 << 24, &text, len, &err) != TG_OK)
+    if (tg_file_read(path, 1 << 24, text, len, &err) != TG_OK)
         fail_msg("%s", err.msg);
     tg_free(path);
-    return text;
 }
 
 /* One change to a fixture. */
@@ -88,7 +88,7 @@ static void write_variant(const char *dir, const struct edit *e)
     float *data = tg_alloc_floats(1 << 16);
 
     snprintf(path, sizeof path, "tests/data/families/%s", e->fixture);
-    text = read_text(path, "config.json", &len);
+    read_text(path, "config.json", &text, &len);
     config = e->key ? tg_json_with(text, e->key, e->json) : tg_strdup(text);
     assert_int_equal(tg_dir_remove(dir, NULL), TG_OK);
     assert_int_equal(tg_dir_make(dir, NULL), TG_OK);
@@ -365,7 +365,9 @@ static void test_hash(void **state)
     (void)state;
     for (size_t i = 0; i < 4; i++) {
         size_t n;
-        char *text = read_text("examples/teacher-8m", files[i], &n);
+        char *text;
+
+        read_text("examples/teacher-8m", files[i], &text, &n);
         assert_true(tg_grow(&all, &cap, len + n, 1));
         memcpy(all + len, text, n);
         len += n;
@@ -523,7 +525,10 @@ static void test_native_round_trip(void **state)
     snprintf(dir, sizeof dir, "%s/native-%d-0", scratch, (int)TG_BF16);
     for (size_t i = 0; i < 3; i++) {
         size_t n, m;
-        char *a = read_text("examples/teacher-8m", same[i], &n), *b = read_text(dir, same[i], &m);
+        char *a, *b;
+
+        read_text("examples/teacher-8m", same[i], &a, &n);
+        read_text(dir, same[i], &b, &m);
         assert_int_equal(n, m);
         assert_memory_equal(a, b, n);
         tg_free(a);
@@ -588,7 +593,7 @@ static void test_native_config(void **state)
 
     (void)state;
     snprintf(dir, sizeof dir, "%s/native-%d-0", scratch, (int)TG_F32);
-    text = read_text(dir, "config.json", &len);
+    read_text(dir, "config.json", &text, &len);
     assert_int_equal(tg_json_parse(&doc, text, len, "c", 0, NULL), TG_OK);
     layer = tg_json_first(tg_json_key(tg_json_root(doc), "layers"));
     for (struct tg_json k = tg_json_first(layer); k.node; k = tg_json_next(k), keys++) {
