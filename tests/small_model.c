@@ -1,6 +1,7 @@
 #include "tests/small_model.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/rng.h"
@@ -27,8 +28,8 @@ struct tg_model *tg_test_teacher(const struct tg_test_shape *shape, int threads,
     struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), threads};
     struct tg_err err = {0};
     struct tg_model *m;
-    strcpy(spec.family, "llama");
-    strcpy(spec.base_family, "llama");
+    snprintf(spec.family, sizeof spec.family, "llama");
+    snprintf(spec.base_family, sizeof spec.base_family, "llama");
     assert_true(shape->layers <= 16);
     for (size_t l = 0; l < shape->layers; l++)
         layers[l] = (struct tg_layer_spec){.mixer = tg_mixer_schema_find("softmax"),
@@ -59,8 +60,10 @@ void tg_test_stir_new(struct tg_model *m, double size, uint64_t seed)
     for (size_t i = 0; i < m->params.count; i++) {
         struct tg_rng rng = tg_rng_make(seed, i);
         const struct tg_param *p = &m->params.items[i];
-        for (size_t j = 0; p->is_new && j < p->count; j++)
-            m->data[p->offset + j] += (float)(size * tg_rng_normal(&rng));
+        for (size_t j = 0; p->is_new && j < p->count; j++) {
+            float *w = &m->data[p->offset + j];
+            *w = *w / 2 + (float)(size * tg_rng_normal(&rng));
+        }
     }
 }
 

@@ -10,7 +10,8 @@ struct tg_test_shape {
 };
 /* Softmax everywhere; weights of size fan_in^-1/2, norms around 1. Fails the test on error. */
 struct tg_model *tg_test_teacher(const struct tg_test_shape *shape, int threads, uint64_t seed);
-/* Adds noise of that size to the parameters that softmax does not have, so that they matter. */
+/* Halves the parameters that softmax does not have and adds noise of that size: far from their
+ * start, where sinks and gates hardly matter. */
 void tg_test_stir_new(struct tg_model *m, double size, uint64_t seed);
 /* Ids below vocab */
 void tg_test_ids(int32_t *ids, size_t n, size_t vocab, uint64_t seed);

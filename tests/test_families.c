@@ -239,10 +239,11 @@ static double compare_logprobs(const struct family *f, float **h, const char *wa
     return error;
 }
 
-static void check_way(const char *path, const char *way)
+static void check_way(const char *path, const char *way, const struct tg_kernels *k)
 {
     struct family f;
     open_family(&f, path);
+    f.m->ctx.k = k;
     float **h = hidden_space(&f);
     if (strcmp(way, "parallel") == 0)
         run_parallel(&f, h);
@@ -250,7 +251,8 @@ static void check_way(const char *path, const char *way)
         run_recurrent(&f, strcmp(way, "pieces") == 0, h);
     double hidden = compare_hidden(&f, h, way), logits = compare_logits(&f, h, way);
     double logprobs = compare_logprobs(&f, h, way);
-    printf("%s %s: hidden states %.2g, logits %.2g", tg_path_base(path), way, hidden, logits);
+    printf("%s %s (%s): hidden states %.2g, logits %.2g", tg_path_base(path), way, k->name, hidden,
+           logits);
     printf(logprobs > 0 ? ", log-probabilities %.2g\n" : "\n", logprobs);
     free_hidden(&f, h);
     close_family(&f);
@@ -258,17 +260,18 @@ static void check_way(const char *path, const char *way)
 
 static void test_parallel(void **state)
 {
-    check_way(*state, "parallel");
+    for (const struct tg_kernels *const *k = tg_kernels_runnable(); *k; k++)
+        check_way(*state, "parallel", *k);
 }
 
 static void test_recurrent(void **state)
 {
-    check_way(*state, "recurrent");
+    check_way(*state, "recurrent", tg_kernels_select(TG_CPU_ALL));
 }
 
 static void test_pieces(void **state)
 {
-    check_way(*state, "pieces");
+    check_way(*state, "pieces", tg_kernels_select(TG_CPU_ALL));
 }
 
 static void test_greedy(void **state)

@@ -20,8 +20,8 @@ static struct tg_layer_spec teacher_layers[LAYERS];
 static struct tg_model_spec teacher_spec(void)
 {
     struct tg_model_spec spec = {.vocab = 40, .width = 16, .norm_eps = 1e-6, .tied_head = true};
-    strcpy(spec.family, "llama");
-    strcpy(spec.base_family, "llama");
+    snprintf(spec.family, sizeof spec.family, "llama");
+    snprintf(spec.base_family, sizeof spec.base_family, "llama");
     spec.rope.theta = 10000;
     spec.layer_count = LAYERS;
     spec.layers = teacher_layers;
@@ -112,7 +112,8 @@ static const struct {
     {{.keep = NULL, .sinks = -1}, {"auto:2", "ranking"}},
     {{.mixer = "mamba", .keep = "none", .sinks = -1}, {"mamba", "gated_window"}},
     {{.mixer = "softmax", .keep = "none", .sinks = -1}, {"softmax", "gated_window"}},
-    {{.mixer = "window", .keep = "none", .sinks = -1, .feature_map = "relu"}, {"feature_map", "window"}},
+    {{.mixer = "window", .keep = "none", .sinks = -1, .feature_map = "relu"},
+     {"feature_map", "window"}},
     {{.mixer = "window", .keep = "none", .sinks = -1, .feature_dim = 8}, {"8", "window"}},
     {{.keep = "none", .sinks = -1, .feature_map = "cosine"}, {"cosine", "feature_map"}},
     {{.keep = "none", .sinks = -1, .feature_map = "relu", .feature_dim = 3}, {"feature_dim", "3"}},
