@@ -199,7 +199,11 @@ static void test_large_scores(void **state)
     p.f[KEY].p[50] = NAN; /* must show in every row that sees it, and in no other */
     run(&p, ctx);
     for (size_t t = 0; t < 100; t++)
-        assert_int_equal(isnan(p.f[O].p[t * 2]), t >= 50);
+        assert_true((isnan(p.f[O].p[t * 2]) != 0) == (t >= 50));
+    p.f[KEY].p[0] = NAN; /* all that the first row sees */
+    run(&p, ctx);
+    for (size_t t = 0; t < 100; t++)
+        assert_true(isnan(p.f[O].p[t * 2]) && isnan(p.f[LSE].p[t]));
     problem_close(&p);
 }
 
