@@ -20,7 +20,6 @@ enum {
     DOT_COLUMNS = 16,     /* rows of W that stay in the first cache while x's rows pass */
     BLOCK_COLUMNS = 2048, /* at most */
     MIN_COLUMNS = 128,    /* no block is split below this */
-    ENOUGH_BLOCKS = 4,
 };
 static const double one_block_flops = 4e6, dot_item_flops = 1e6;
 
@@ -83,6 +82,12 @@ static void block_item(void *ud, size_t item, int worker)
              g->alpha, a, g->lda, b, g->ldb, g->beta, g->c + i * g->ldc + j, g->ldc);
 }
 
+/* one block, or few and odd in number: two threads would wait for each other */
+static bool lopsided(size_t blocks)
+{
+    return blocks % 2 == 1 && blocks < 16;
+}
+
 /* From the shape alone. */
 static void choose_blocks(struct gemm *g)
 {
@@ -90,12 +95,13 @@ static void choose_blocks(struct gemm *g)
     g->rows = m, g->columns = n;
     if (2.0 * (double)m * (double)n * (double)g->k < one_block_flops)
         return;
-    size_t target = m >= 4096 ? 512 : m >= 512 ? 256 : m > 128 ? (m + 1) / 2 : m;
-    g->rows = even_part(m, ceil_div(m, target));
-    size_t down = ceil_div(m, g->rows), across = ceil_div(n, BLOCK_COLUMNS);
-    while (n / (across + 1) >= MIN_COLUMNS &&
-           (down * across < ENOUGH_BLOCKS ||
-            (down * across % 2 == 1 && down * across < 4 * ENOUGH_BLOCKS)))
+    size_t target = m >= 1024 ? 512 : m > 128 ? (m + 1) / 2 : m;
+    size_t down = ceil_div(m, target), across = ceil_div(n, BLOCK_COLUMNS);
+    if (down > 1 && lopsided(down))
+        down++;
+    g->rows = even_part(m, down);
+    down = ceil_div(m, g->rows);
+    while (lopsided(down * across) && n / (across + 1) >= MIN_COLUMNS)
         across++;
     g->columns = even_part(n, across);
 }
