@@ -1,7 +1,8 @@
 /* The body of every table of kernels. A source file defines TABLE (the table's symbol) and
- * TABLE_NAME and includes this once; plain loops are vectorised for the instructions that the file
- * is compiled for. Sums run in lanes whose number depends on those instructions alone, so a result
- * depends on the table and the arguments, never on threads.
+ * TABLE_NAME, and OWN_DOTS8 if it has a dots8() of its own, and includes this once; plain loops are
+ * vectorised for the instructions that the file is compiled for. Sums run in lanes whose number
+ * depends on those instructions alone, so a result depends on the table and the arguments, never on
+ * threads.
  *
  * e^x: n = round(x / ln 2), r = x - n ln 2 with ln 2 in two parts (the first has few enough bits
  * that n times it is exact), a polynomial on |r| <= ln 2 / 2 (Cephes expf, S. Moshier), then 2^n in
@@ -100,21 +101,12 @@ static float max_of(const float *x, size_t n)
     return m;
 }
 
-static float dot(const float *a, const float *b, size_t n)
+#ifndef OWN_DOTS8
+/* x[n] . w[r][n] for eight rows, which share each load of x */
+static void dots8(const float *x, const float *const w[8], size_t n, float out[8])
 {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < n; i++)
-        sum += a[i] * b[i];
-    return sum;
-}
-
-/* Four rows share each load of x; a row's own sum runs as in dot(). */
-static void dots(const float *x, const float *w, size_t stride, size_t count, size_t n, float *out)
-{
-    size_t j = 0;
-    for (; j + 4 <= count; j += 4) {
-        const float *w0 = w + j * stride, *w1 = w0 + stride, *w2 = w1 + stride, *w3 = w2 + stride;
+    for (size_t r = 0; r < 8; r += 4) {
+        const float *w0 = w[r], *w1 = w[r + 1], *w2 = w[r + 2], *w3 = w[r + 3];
         float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
 #pragma omp simd reduction(+ : s0, s1, s2, s3)
         for (size_t i = 0; i < n; i++) {
@@ -123,10 +115,34 @@ static void dots(const float *x, const float *w, size_t stride, size_t count, si
             s2 += x[i] * w2[i];
             s3 += x[i] * w3[i];
         }
-        out[j] = s0, out[j + 1] = s1, out[j + 2] = s2, out[j + 3] = s3;
+        out[r] = s0, out[r + 1] = s1, out[r + 2] = s2, out[r + 3] = s3;
     }
-    for (; j < count; j++)
-        out[j] = dot(x, w + j * stride, n);
+}
+#endif
+
+/* Fewer than eight rows at the end are filled up with the first of them: the same code, so the
+ * same bits, wherever a row stands. */
+static void dots(const float *x, const float *w, size_t stride, size_t count, size_t n, float *out)
+{
+    for (size_t j = 0; j < count; j += 8) {
+        const float *rows[8];
+        float sums[8];
+        size_t left = count - j < 8 ? count - j : 8;
+        for (size_t r = 0; r < 8; r++)
+            rows[r] = w + (j + (r < left ? r : 0)) * stride;
+        dots8(x, rows, n, left < 8 ? sums : out + j);
+        if (left < 8)
+            memcpy(out + j, sums, left * sizeof *out);
+    }
+}
+
+static float dot(const float *a, const float *b, size_t n)
+{
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < n; i++)
+        sum += a[i] * b[i];
+    return sum;
 }
 
 static void axpy(float a, const float *x, float *y, size_t n)
