@@ -1,6 +1,5 @@
 #include "tests/check.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,147 +38,6 @@ static size_t names_in(const char *dir)
     assert_int_equal(tg_dir_list(dir, &names, &n, &err), TG_OK);
     tg_names_free(names, n);
     return n;
-}
-
-/* dtypes: every value of the golden file, bit for bit; a NaN must stay a NaN. */
-
-static bool same_float(float a, float b)
-{
-    return (isnan(a) && isnan(b)) || memcmp(&a, &b, 4) == 0;
-}
-
-static bool is_nan_pattern(enum tg_dtype t, const unsigned char *p)
-{
-    float x;
-    tg_dtype_to_f32(t, p, &x, 1);
-    return isnan(x);
-}
-
-static void check_from(const struct tg_tensors *t, const char *name, enum tg_dtype dtype)
-{
-    const struct tg_tensor *src = tg_tensors_find(t, "f32"), *want = tg_tensors_find(t, name);
-    size_t size = tg_dtype_info(dtype)->bits / 8, n = src->elements, nans = 0;
-    assert_int_equal(want->elements, n);
-    float *x = tg_alloc_floats(n);
-    unsigned char *got = tg_alloc(n * size + 1);
-    assert_int_equal(tg_tensor_read_f32(src, x, &err), TG_OK);
-    tg_dtype_from_f32(dtype, x, got + 1, n); /* unaligned on purpose */
-    for (size_t i = 0; i < n; i++) {
-        const unsigned char *w = (const unsigned char *)want->data + i * size,
-                            *g = got + 1 + i * size;
-        bool nan = is_nan_pattern(dtype, w);
-        nans += nan;
-        if (nan ? !is_nan_pattern(dtype, g) : memcmp(w, g, size) != 0)
-            fail_msg("%s: element %zu (%.9g) differs", name, i, (double)x[i]);
-    }
-    assert_in_range(nans, 1, n / 2);
-    tg_free(x);
-    tg_free(got);
-}
-
-static void check_to(const void *patterns, size_t n, enum tg_dtype dtype,
-                     const struct tg_tensor *want)
-{
-    float *got = tg_alloc_floats(n), *w = tg_alloc_floats(n);
-    assert_int_equal(want->elements, n);
-    assert_int_equal(tg_tensor_read_f32(want, w, &err), TG_OK);
-    tg_dtype_to_f32(dtype, patterns, got, n);
-    for (size_t i = 0; i < n; i++)
-        if (!same_float(got[i], w[i]))
-            fail_msg("%s: %zu: %.9g, not %.9g", want->name, i, (double)got[i], (double)w[i]);
-    tg_free(got);
-    tg_free(w);
-}
-
-static void test_dtypes_golden(void **state)
-{
-    (void)state;
-    struct tg_tensors *t;
-    assert_int_equal(tg_tensors_open(&t, "tests/data/dtypes.safetensors", &err), TG_OK);
-    check_from(t, "bf16", TG_BF16);
-    check_from(t, "f16", TG_F16);
-    check_from(t, "f8_e4m3", TG_F8_E4M3);
-    check_from(t, "f8_e5m2", TG_F8_E5M2);
-    check_from(t, "e4m3_bits", TG_F8_E4M3);
-    check_from(t, "e5m2_bits", TG_F8_E5M2);
-    unsigned char all[256];
-    for (int i = 0; i < 256; i++)
-        all[i] = (unsigned char)i;
-    check_to(all, 256, TG_F8_E4M3, tg_tensors_find(t, "all_e4m3_as_f32"));
-    check_to(all, 256, TG_F8_E5M2, tg_tensors_find(t, "all_e5m2_as_f32"));
-    check_to(tg_tensors_find(t, "all_f16")->data, 65536, TG_F16,
-             tg_tensors_find(t, "all_f16_as_f32"));
-    tg_tensors_close(t);
-}
-
-/* Every pattern of the small types comes back from float32 (negative zero where there is one, NaN
- * as NaN). */
-static void test_dtypes_round_trip(void **state)
-{
-    (void)state;
-    static const enum tg_dtype types[] = {TG_F16,     TG_BF16,        TG_F8_E4M3,    TG_F8_E5M2,
-                                          TG_F8_E8M0, TG_F8_E4M3FNUZ, TG_F8_E5M2FNUZ};
-    for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
-        size_t size = tg_dtype_info(types[k])->bits / 8, count = size == 2 ? 65536 : 256;
-        for (size_t i = 0; i < count; i++) {
-            unsigned char p[2] = {(unsigned char)i, (unsigned char)(i >> 8)}, q[2];
-            float x;
-            tg_dtype_to_f32(types[k], p, &x, 1);
-            tg_dtype_from_f32(types[k], &x, q, 1);
-            if (isnan(x) ? !is_nan_pattern(types[k], q) : memcmp(p, q, size) != 0)
-                fail_msg("%s: pattern %zx", tg_dtype_info(types[k])->name, i);
-        }
-    }
-    static const struct {
-        enum tg_dtype t;
-        unsigned char pattern;
-        float value;
-    } known[] = {
-        {TG_F8_E4M3FNUZ, 0x7F, 240},
-        {TG_F8_E4M3FNUZ, 0x01, 0x1p-10f},
-        {TG_F8_E4M3FNUZ, 0x40, 1},
-        {TG_F8_E5M2FNUZ, 0x7F, 57344},
-        {TG_F8_E5M2FNUZ, 0x01, 0x1p-17f},
-        {TG_F8_E5M2FNUZ, 0xC0, -1},
-        {TG_F8_E8M0, 127, 1},
-        {TG_F8_E8M0, 0, 0x1p-127f},
-        {TG_F8_E8M0, 254, 0x1p127f},
-    };
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        float x;
-        unsigned char p;
-        tg_dtype_to_f32(known[i].t, &known[i].pattern, &x, 1);
-        tg_dtype_from_f32(known[i].t, &known[i].value, &p, 1);
-        assert_true(x == known[i].value);
-        assert_int_equal(p, known[i].pattern);
-    }
-    float wide[] = {1000, -1000, -1e-30f, NAN, 1.5f, 1.75f};
-    unsigned char p[6];
-    tg_dtype_from_f32(TG_F8_E4M3FNUZ, wide, p, 4);
-    assert_memory_equal(p, ((unsigned char[]){0x80, 0x80, 0x00, 0x80}), 4);
-    tg_dtype_from_f32(TG_F8_E8M0, wide + 4, p, 2);
-    assert_memory_equal(p, ((unsigned char[]){128, 128}), 2);
-    double d[2] = {1e300, 0.1};
-    float f[2];
-    tg_dtype_to_f32(TG_F64, d, f, 2);
-    assert_true(isinf(f[0]) && f[1] == 0.1f);
-}
-
-static void test_dtype_names(void **state)
-{
-    (void)state;
-    static const unsigned bits[TG_DTYPE_COUNT] = {32, 16, 16, 64, 8,  8,  8, 8, 8, 8, 16,
-                                                  16, 32, 32, 64, 64, 64, 4, 6, 6, 8, 8};
-    enum tg_dtype t;
-    for (int i = 0; i < TG_DTYPE_COUNT; i++) {
-        assert_true(tg_dtype_parse(tg_dtype_info((enum tg_dtype)i)->name, &t) && (int)t == i);
-        assert_int_equal(tg_dtype_info((enum tg_dtype)i)->bits, bits[i]);
-    }
-    assert_false(tg_dtype_parse("bf16", &t));
-    assert_true(tg_dtype_parse_short("bf16", &t) && t == TG_BF16);
-    assert_true(tg_dtype_parse_short("float16", &t) && t == TG_F16);
-    assert_true(tg_dtype_parse_short("float32", &t) && t == TG_F32);
-    assert_false(tg_dtype_parse_short("int8", &t));
 }
 
 /* safetensors: single files, built from a header text. */
@@ -738,9 +596,6 @@ static int remove_scratch(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dtypes_golden),
-        cmocka_unit_test(test_dtypes_round_trip),
-        cmocka_unit_test(test_dtype_names),
         cmocka_unit_test(test_safetensors_accepted),
         cmocka_unit_test(test_safetensors_refused),
         cmocka_unit_test(test_safetensors_cut),
