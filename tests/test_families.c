@@ -332,6 +332,11 @@ static double gradient_error(const struct tg_model *m, const struct tg_param *p,
     const double step = 1e-4;
     const float *g = grads + p->offset;
     size_t picks[PICKS] = {0, p->count / 3, p->count - 1};
+    if (p->layer < 0 &&
+        p->shape[0] == (int64_t)m->spec.vocab) { /* rows of the first and last input */
+        picks[1] = (size_t)ids[0] * m->spec.width;
+        picks[2] = (size_t)ids[GRADIENT_LENGTH - 2] * m->spec.width + 1;
+    }
     double size = 0, error = 0, picked = 0;
     for (size_t i = 0; i < p->count; i++) {
         size += (double)g[i] * g[i];
