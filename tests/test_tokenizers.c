@@ -7,16 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
-#include "base/rng.h"
 #include "base/strbuf.h"
-#include "base/utf8.h"
-#include "formats/tokenizer/chars.h"
-#include "formats/tokenizer/regex.h"
 #include "formats/tokenizer/tokenizer.h"
 
 #define DATA "tests/data/tokenizers"
@@ -135,21 +130,29 @@ static void test_golden(void **state)
     assert_int_equal(bad, 0);
 }
 
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct CMUnitTest *)a)->name, ((const struct CMUnitTest *)b)->name);
+}
+
 int main(int argc, char **argv)
 {
-    enum { MAX_KINDS = 64 };
+    enum { MAX_KINDS = 256 };
     static struct CMUnitTest tests[MAX_KINDS];
     size_t count = 0;
     struct dirent *d;
-    if (argc > 1)
-        data = argv[1];
+    data = argc > 1 ? argv[1] : DATA;
     DIR *dir = opendir(data);
-    while (dir && (d = readdir(dir)))
-        if (d->d_name[0] != '.' && count < MAX_KINDS) {
-            char *kind = tg_strdup(d->d_name);
+    if (!dir) {
+        fprintf(stderr, "%s: cannot be opened\n0 passed, 1 failed\n", data);
+        return 1;
+    }
+    while ((d = readdir(dir)) && count < MAX_KINDS) {
+        char *kind = d->d_name[0] != '.' ? tg_strdup(d->d_name) : NULL;
+        if (kind)
             tests[count++] = (struct CMUnitTest){kind, test_golden, NULL, NULL, kind};
-        }
-    if (dir)
-        closedir(dir);
+    }
+    closedir(dir);
+    qsort(tests, count, sizeof *tests, by_name);
     return tg_run_tests("tokenizers", tests, count);
 }

@@ -10,16 +10,15 @@
 
 static int load_one(struct tg_tokenizer *t, struct tg_json o, struct tg_err *err)
 {
-    struct tg_added a = {.normalized = true};
-    bool special = false;
+    struct tg_added a = {0};
     const char *content;
     int64_t id;
     int rc = tg_json_get_int(o, "id", 0, TG_MAX_ID - 1, &id, err);
     if (rc == TG_OK)
         rc = tg_json_get_str(o, "content", &content, err);
     if (rc == TG_OK)
-        rc = tg_json_get_bool_or(o, "special", &special, err);
-    a.normalized = !special;
+        rc = tg_json_get_bool_or(o, "special", &a.special, err);
+    a.normalized = !a.special;
     const struct {
         const char *key;
         bool *to;
@@ -41,7 +40,7 @@ static int load_one(struct tg_tokenizer *t, struct tg_json o, struct tg_err *err
                        content, (long long)id, (int)known);
     if (known < 0 && (rc = tg_token_add(t, content, id, err)) != TG_OK)
         return rc;
-    t->tokens[id].special = t->tokens[id].special || special;
+    t->tokens[id].special = t->tokens[id].special || a.special;
     a.id = (int32_t)id;
     if (!tg_grow(&t->added, &t->added_cap, t->added_count + 1, sizeof *t->added))
         return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", t->name);
@@ -94,6 +93,19 @@ static bool insert(struct tg_matcher *m, const char *s, size_t len, int32_t adde
     return true;
 }
 
+/* A normalised token is decoded to its normalised text, and is then no longer the special one of
+ * the list, as in HF tokenizers 0.23. */
+static bool set_decoded(struct tg_tokenizer *t, struct tg_token *k, const struct tg_text *text)
+{
+    size_t at = t->pool.len;
+    if (text->len == k->len && memcmp(text->data, t->pool.data + k->off, k->len) == 0)
+        return true;
+    if (at + text->len > UINT32_MAX || !tg_text_add(&t->pool, text->data, text->len))
+        return false;
+    *k = (struct tg_token){.off = (uint32_t)at, .len = (uint32_t)text->len, .used = true};
+    return true;
+}
+
 static int index_one(struct tg_tokenizer *t, size_t i, struct tg_text *buf, struct tg_err *err)
 {
     const struct tg_added *a = &t->added[i];
@@ -103,6 +115,8 @@ static int index_one(struct tg_tokenizer *t, size_t i, struct tg_text *buf, stru
         int rc = tg_normalizer_run(t, s, len, buf, err);
         if (rc != TG_OK)
             return rc;
+        if (!set_decoded(t, &t->tokens[a->id], buf))
+            return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", t->name);
         s = buf->data;
         len = buf->len;
     }
@@ -117,7 +131,7 @@ int tg_added_index(struct tg_tokenizer *t, struct tg_err *err)
     int rc = TG_OK;
     for (int special = 1; special >= 0; special--) /* HF looks at special tokens first */
         for (size_t i = 0; i < t->added_count && rc == TG_OK; i++)
-            if (t->tokens[t->added[i].id].special == special)
+            if (t->added[i].special == special)
                 rc = index_one(t, i, &buf, err);
     tg_text_release(&buf);
     return rc;

@@ -17,7 +17,8 @@
 
 enum { TG_MAX_STEPS = 16, TG_MAX_ID = 1 << 24 };
 
-/* A token as written in the file; text lies in the pool. len 0 and !used: a hole in the ids. */
+/* A token as it is decoded; text lies in the pool. !used: a hole in the ids. special: left out when
+ * specials are. */
 struct tg_token {
     uint32_t off, len;
     bool used, special;
@@ -56,7 +57,7 @@ int tg_pieces_emit(struct tg_encoder *e, size_t step, const char *text, size_t l
 /* ---- added tokens ---- */
 struct tg_added {
     int32_t id;
-    bool single_word, lstrip, rstrip, normalized;
+    bool single_word, lstrip, rstrip, normalized, special;
 };
 /* A trie over bytes: node 0 is the root; children form a list. */
 struct tg_trie_node {

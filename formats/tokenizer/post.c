@@ -28,7 +28,7 @@ static int add_template_ids(struct tg_tokenizer *t, struct tg_json token, struct
 
 /* One element of the template; *seen: the text has stood already. */
 static int load_element(struct tg_tokenizer *t, struct tg_json element, struct tg_json specials,
-                        struct tg_ids *before, struct tg_ids *after, bool *seen, struct tg_err *err)
+                        bool *seen, struct tg_err *err)
 {
     struct tg_json sequence = tg_json_key(element, "Sequence");
     const char *id;
@@ -48,26 +48,22 @@ static int load_element(struct tg_tokenizer *t, struct tg_json element, struct t
     if (!tg_json_has(token))
         return tg_fail(err, TG_ERR_FORMAT, "%s: post_processor.special_tokens has no '%s'", t->name,
                        id);
-    return add_template_ids(t, token, *seen ? after : before, err);
+    return add_template_ids(t, token, *seen ? &t->after : &t->before, err);
 }
 
-/* In a sequence each template is put around what the ones before it made. */
 static int load_template(struct tg_tokenizer *t, struct tg_json o, struct tg_err *err)
 {
     struct tg_json single = tg_json_key(o, "single");
-    struct tg_ids before = {0};
     bool seen = false;
+    if (t->before.count || t->after.count) /* HF cannot do it either */
+        return tg_unsupported(t, err, "post_processor", "a second TemplateProcessing");
     int rc = tg_json_is_array(single)
                  ? TG_OK
                  : tg_unsupported(t, err, "post_processor.single", "not an array");
     for (struct tg_json c = tg_json_first(single); c.node && rc == TG_OK; c = tg_json_next(c))
-        rc = load_element(t, c, tg_json_key(o, "special_tokens"), &before, &t->after, &seen, err);
+        rc = load_element(t, c, tg_json_key(o, "special_tokens"), &seen, err);
     if (rc == TG_OK && !seen)
         rc = tg_unsupported(t, err, "post_processor.single", "without the sequence A");
-    for (size_t i = 0; i < t->before.count && rc == TG_OK; i++)
-        rc = tg_ids_push(&before, t->before.data[i], err);
-    tg_ids_release(&t->before);
-    t->before = before;
     return rc;
 }
 

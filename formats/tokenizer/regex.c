@@ -34,7 +34,9 @@ static const char *class_escape(char c)
     case 's':
         return "\\p{Z}\\t-\\r\\x{85}";
     case 'w':
-        return "\\p{L}\\p{M}\\p{Nd}\\p{Pc}";
+        return "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}\\x{24b6}-\\x{"
+               "24e9}"
+               "\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}";
     case 'd':
         return "\\p{Nd}";
     default:
@@ -161,8 +163,8 @@ int tg_regex_compile(struct tg_regex **out, const char *pattern, bool literal, c
             &code, &at, context);
         if (!r->code) {
             pcre2_get_error_message(code, why, sizeof why);
-            rc = tg_fail(err, TG_ERR_UNSUPPORTED, "%s: pattern '%s': %s", name, pattern,
-                         (char *)why);
+            rc = tg_fail(err, code == PCRE2_ERROR_HEAP_FAILED ? TG_ERR_NOMEM : TG_ERR_UNSUPPORTED,
+                         "%s: pattern '%s': %s", name, pattern, (char *)why);
         } else {
             pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE); /* without it the interpreter runs */
         }
