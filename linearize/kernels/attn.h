@@ -6,7 +6,9 @@
  *
  * The backward takes the log of the whole denominator that the caller normalised with (softmax
  * alone: lse itself; with sinks or a far branch: the joint one), so that p_tj = e^{s_tj - total_t},
- * ds_tj = p_tj (dy_t . v_j - delta_t), dv_j += p_tj dy_t. */
+ * ds_tj = p_tj (dy_t . v_j - delta_t), dv_j += p_tj dy_t.
+ *
+ * Cost O(T window), memory O(T): scratch is 32 KB of each thread's stack. */
 #ifndef TG_LINEARIZE_ATTN_H
 #define TG_LINEARIZE_ATTN_H
 
