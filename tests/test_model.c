@@ -524,7 +524,7 @@ static void test_rope(void **state)
         if (FREQUENCIES[k].llama3 > 0)
             assert_below(fabs(g[i] / FREQUENCIES[k].llama3 - 1), 2e-7, "llama3 frequency");
     }
-    tg_rope_table(f, 64, 4096, cosines, sines);
+    tg_rope_table(f, 64, 0, 4096, cosines, sines);
     for (size_t k = 0; k < sizeof ANGLES / sizeof *ANGLES; k++) {
         size_t at = ANGLES[k].t * 32 + ANGLES[k].i;
         assert_below(fabs(cosines[at] - ANGLES[k].cosine), 1e-6, "cosine");
@@ -532,6 +532,29 @@ static void test_rope(void **state)
     }
     free(cosines);
     free(sines);
+}
+
+/* Tables that grew hold what tables made at once hold; a run beyond them is refused. */
+static void test_reserve(void **state)
+{
+    struct tg_model *a = tg_test_teacher(&SHAPE, 1, 7), *b = tg_test_teacher(&SHAPE, 1, 7);
+    struct tg_err err = {0};
+    struct tg_run *r;
+    size_t begin[] = {0, 20000};
+    struct tg_batch batch = {.count = 1, .begin = begin};
+    (void)state;
+    tg_test_must(tg_run_create(&r, &err), &err);
+    assert_int_equal(tg_run_fit(r, a, &batch, false, &err), TG_ERR_VALUE);
+    assert_non_null(strstr(err.msg, "20000"));
+    tg_test_must(tg_model_reserve(a, 5000, &err), &err);
+    tg_test_must(tg_model_reserve(a, 20000, &err), &err);
+    tg_test_must(tg_model_reserve(b, 20000, &err), &err);
+    assert_memory_equal(a->rope_cos, b->rope_cos, 20000 * 3 * sizeof(float));
+    assert_memory_equal(a->rope_sin, b->rope_sin, 20000 * 3 * sizeof(float));
+    tg_test_must(tg_run_fit(r, a, &batch, false, &err), &err);
+    tg_run_free(r);
+    tg_model_free(a);
+    tg_model_free(b);
 }
 
 struct seen {
@@ -748,6 +771,7 @@ int main(void)
         cmocka_unit_test(test_accumulates),
         cmocka_unit_test(test_wide_window),
         cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_reserve),
         cmocka_unit_test(test_generate),
         cmocka_unit_test(test_generate_stops),
         cmocka_unit_test(test_distribution),

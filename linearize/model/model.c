@@ -81,39 +81,47 @@ static int rotary_size(const struct tg_model_spec *spec, size_t *n, struct tg_er
     return TG_OK;
 }
 
-int tg_model_reserve(struct tg_model *m, size_t positions, struct tg_err *err)
+/* New tables for `want` positions, of which the old ones are copied */
+static int grow_tables(struct tg_model *m, size_t n, size_t want, struct tg_err *err)
 {
-    size_t n;
-    int status = rotary_size(&m->spec, &n, err);
-    if (status)
-        return status;
-    if (positions <= m->rope_positions)
-        return TG_OK;
-    size_t want = m->rope_positions * 2 > positions ? m->rope_positions * 2 : positions;
-    size_t cells;
+    size_t cells, have = m->rope_positions * (n / 2);
     float *cosines = NULL, *sines = NULL, *inv_freq = NULL;
-    if (n && tg_mul_size(&cells, want, n / 2)) {
+    if (tg_mul_size(&cells, want, n / 2)) {
         cosines = tg_alloc_floats(cells);
         sines = tg_alloc_floats(cells);
         inv_freq = tg_alloc_floats(n / 2);
     }
-    if (n && (!cosines || !sines || !inv_freq)) {
+    if (!cosines || !sines || !inv_freq) {
         tg_free(cosines);
         tg_free(sines);
         tg_free(inv_freq);
         return tg_fail(err, TG_ERR_NOMEM, "no memory for rotary tables of %zu positions", want);
     }
-    if (n) {
-        tg_rope_frequencies(&m->spec.rope, n, inv_freq);
-        tg_rope_table(inv_freq, n, want, cosines, sines);
+    if (have) {
+        memcpy(cosines, m->rope_cos, have * sizeof *cosines);
+        memcpy(sines, m->rope_sin, have * sizeof *sines);
     }
+    tg_rope_frequencies(&m->spec.rope, n, inv_freq);
+    tg_rope_table(inv_freq, n, m->rope_positions, want, cosines, sines);
     tg_free(inv_freq);
     tg_free((float *)m->rope_cos);
     tg_free((float *)m->rope_sin);
     m->rope_cos = cosines;
     m->rope_sin = sines;
-    m->rope_positions = want;
     return TG_OK;
+}
+
+int tg_model_reserve(struct tg_model *m, size_t positions, struct tg_err *err)
+{
+    size_t n;
+    int status = rotary_size(&m->spec, &n, err);
+    if (status || positions <= m->rope_positions)
+        return status;
+    size_t want = m->rope_positions * 2 > positions ? m->rope_positions * 2 : positions;
+    status = n ? grow_tables(m, n, want, err) : TG_OK;
+    if (!status)
+        m->rope_positions = want;
+    return status;
 }
 
 int tg_model_create(struct tg_model **out, const struct tg_model_spec *spec,

@@ -41,10 +41,11 @@ size_t tg_model_widest_mlp(const struct tg_model *m);
 void tg_block_mlp(const struct tg_model *m, size_t layer, float *h, size_t rows, float *x, float *r,
                   float *a, float *b, float *p);
 
-/* Rotary tables [positions, n/2] for the first `positions`, equal to transformers' float32 values
- * to the last place or two: the inverse frequencies and the angles are rounded to float32 as there,
+/* Rotary tables [positions, n/2], rows [from, to) of them, equal to transformers' float32 values to
+ * the last place or two: the inverse frequencies and the angles are rounded to float32 as there,
  * cosine and sine are then taken in double. n is the rotary size. */
 void tg_rope_frequencies(const struct tg_rope *rope, size_t n, float *inv_freq);
-void tg_rope_table(const float *inv_freq, size_t n, size_t positions, float *cosines, float *sines);
+void tg_rope_table(const float *inv_freq, size_t n, size_t from, size_t to, float *cosines,
+                   float *sines);
 
 #endif

@@ -33,10 +33,11 @@ void tg_rope_frequencies(const struct tg_rope *rope, size_t n, float *inv_freq)
     }
 }
 
-void tg_rope_table(const float *inv_freq, size_t n, size_t positions, float *cosines, float *sines)
+void tg_rope_table(const float *inv_freq, size_t n, size_t from, size_t to, float *cosines,
+                   float *sines)
 {
     size_t half = n / 2;
-    for (size_t t = 0; t < positions; t++)
+    for (size_t t = from; t < to; t++)
         for (size_t i = 0; i < half; i++) {
             float angle = (float)t * inv_freq[i];
             cosines[t * half + i] = (float)cos((double)angle);
