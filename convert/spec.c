@@ -117,6 +117,8 @@ static int check_layer(const struct tg_layer_spec *l, const char *where, struct 
 
 int tg_spec_check(const struct tg_model_spec *spec, const char *where, struct tg_err *err)
 {
+    const uint64_t most = (uint64_t)1 << 60; /* one layer's state stays below 2^56 */
+    uint64_t state = 0;
     int rc;
 
     if ((rc = check_size(where, "vocabulary", spec->vocab, 1, TG_MAX_VOCAB, err)) ||
@@ -135,6 +137,11 @@ int tg_spec_check(const struct tg_model_spec *spec, const char *where, struct tg
         snprintf(at, sizeof at, "%s: layer %zu", where, i);
         if ((rc = check_layer(&spec->layers[i], at, err)))
             return rc;
+        state += spec->layers[i].mixer->state_floats(&spec->layers[i]);
+        if (state > most)
+            return tg_fail(err, TG_ERR_VALUE,
+                           "%s: the windows need %llu floats of state, at most 2^60", at,
+                           (unsigned long long)state);
     }
     return TG_OK;
 }

@@ -627,6 +627,28 @@ static void test_spec_check(void **state)
     tg_spec_release(&good);
 }
 
+/* Sizes that are in range one by one, and whose sum would wrap */
+static void test_state_too_large(void **state)
+{
+    char *wide = config_with("mistral", "num_hidden_layers", "64");
+    static const char *const edits[][2] = {{"num_attention_heads", "4096"},
+                                           {"num_key_value_heads", "4096"},
+                                           {"head_dim", "4096"},
+                                           {"sliding_window", "1073741824"}};
+    struct tg_model_spec spec;
+    struct tg_err err = {0};
+
+    (void)state;
+    for (size_t i = 0; i < 4; i++) {
+        char *next = tg_json_with(wide, edits[i][0], edits[i][1]);
+        tg_free(wide);
+        wide = next;
+    }
+    assert_int_equal(parse(wide, &spec, &err), TG_ERR_VALUE);
+    assert_non_null(strstr(err.msg, "floats of state"));
+    tg_free(wide);
+}
+
 static void test_registry(void **state)
 {
     static const char *const want[] = {"softmax", "window", "gated_window", "lolcats", "lizard"};
@@ -745,6 +767,7 @@ int main(void)
         cmocka_unit_test(test_mixer_parameters),
         cmocka_unit_test(test_parameter_table),
         cmocka_unit_test(test_spec_check),
+        cmocka_unit_test(test_state_too_large),
         cmocka_unit_test(test_registry),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_names_there_and_back),
