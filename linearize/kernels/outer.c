@@ -127,9 +127,10 @@ static void state_update(const struct tg_kernels *kern, size_t C, size_t K, size
             kern->axpy(weight[i], X + i * ld, z, K);
 }
 
+/* keep_end: the state after this chunk is wanted */
 static void chunk_fwd(const struct tg_kernels *kern, const struct tg_outer_head *a, size_t t,
-                      size_t C, bool empty, float *num, float *den, float *S, float *z,
-                      struct scratch *s)
+                      size_t C, bool empty, bool keep_end, float *num, float *den, float *S,
+                      float *z, struct scratch *s)
 {
     size_t K = a->K, V = a->V;
     const float *q = a->q + t * a->ld_k, *k = a->k + t * a->ld_k, *v = a->v + t * a->ld_v;
@@ -155,6 +156,8 @@ static void chunk_fwd(const struct tg_kernels *kern, const struct tg_outer_head 
                 sum + (empty ? 0 : s->eb[i] * kern->dot(q + i * a->ld_k, z, K));
     }
     tg_gemm1(false, false, C, V, C, 1, s->P, C, v, a->ld_v, empty ? 0 : 1, num, a->ld_n);
+    if (!keep_end)
+        return;
     decay_rows(C, V, s->ec, v, a->ld_v, s->W);
     state_update(kern, C, K, V, s->eb[C - 1], k, a->ld_k, s->W, s->ec, S, z);
 }
@@ -171,7 +174,8 @@ void tg_outer_head_fwd(const struct tg_kernels *kern, const struct tg_outer_head
     for (size_t t = 0; t < a->n; t += C) {
         if (saved)
             memcpy(saved + t / C * size, S, size * sizeof *S);
-        chunk_fwd(kern, a, t, a->n - t < C ? a->n - t : C, !state && t == 0, num, den, S,
+        size_t n = a->n - t < C ? a->n - t : C;
+        chunk_fwd(kern, a, t, n, !state && t == 0, state || t + n < a->n, num, den, S,
                   S + a->K * a->V, &s);
     }
 }
@@ -200,6 +204,15 @@ static void scores_bwd(const struct tg_kernels *kern, const struct tg_outer_head
     }
 }
 
+/* The state before a text and the gradient after it mostly are: their products are skipped. */
+static bool all_zero(const float *x, size_t n)
+{
+    size_t i = 0;
+    while (i < n && x[i] == 0)
+        i++;
+    return i == n;
+}
+
 struct grads {
     const float *dnum, *dden;
     float *dq, *dk, *dv, *dg;
@@ -216,8 +229,10 @@ static void chunk_bwd_query(const struct tg_kernels *kern, const struct tg_outer
     tg_gemm1(false, true, C, C, K, 1, q, ld, k, ld, 0, s->P, C);
     tg_gemm1(false, true, C, C, V, 1, dnum, a->ld_n, v, a->ld_v, 0, s->D, C);
     scores_bwd(kern, a, t, C, d->dden, s);
-    tg_gemm1(false, true, C, K, V, 1, dnum, a->ld_n, S, V, 0, s->X, K);
-    for (size_t i = 0; i < C; i++) {
+    bool start = !all_zero(S, K * V + K);
+    if (start)
+        tg_gemm1(false, true, C, K, V, 1, dnum, a->ld_n, S, V, 0, s->X, K);
+    for (size_t i = 0; start && i < C; i++) {
         float *x = s->X + i * K;
         if (d->dden)
             kern->axpy(d->dden[(t + i) * a->ld_g], z, x, K);
@@ -239,9 +254,11 @@ static void chunk_bwd_state(const struct tg_kernels *kern, const struct tg_outer
     size_t K = a->K, V = a->V, ld = a->ld_k;
     const float *k = a->k + t * ld, *v = a->v + t * a->ld_v;
     float *dz = dS + K * V, decay = s->eb[C - 1];
-    tg_gemm1(false, true, C, K, V, 1, v, a->ld_v, dS, V, 0, s->X, K);
+    bool later = !all_zero(dS, K * V + K);
+    if (later)
+        tg_gemm1(false, true, C, K, V, 1, v, a->ld_v, dS, V, 0, s->X, K);
     double last = 0;
-    for (size_t i = 0; i < C; i++) {
+    for (size_t i = 0; later && i < C; i++) {
         float *y = s->X + i * K;
         kern->axpy(1, dz, y, K);
         kern->scale(s->ec[i], y, K);
@@ -250,8 +267,9 @@ static void chunk_bwd_state(const struct tg_kernels *kern, const struct tg_outer
         last += u;
         kern->axpy(1, y, d->dk + (t + i) * ld, K);
     }
-    tg_gemm1(false, false, C, V, K, 1, k, ld, dS, V, 0, s->W, V);
-    for (size_t i = 0; i < C; i++)
+    if (later)
+        tg_gemm1(false, false, C, V, K, 1, k, ld, dS, V, 0, s->W, V);
+    for (size_t i = 0; later && i < C; i++)
         kern->axpy(s->ec[i], s->W + i * V, d->dv + (t + i) * a->ld_v, V);
     s->db[C - 1] += last + (double)decay * (double)kern->dot(dS, S, K * V + K);
     decay_rows(C, V, s->eb, d->dnum + t * a->ld_n, a->ld_n, s->W);
