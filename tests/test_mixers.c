@@ -348,7 +348,7 @@ static double gradient_error(struct oracle *o, double *p, const float *grad, siz
     }
     tg_free(direction);
     tg_free(keep);
-    return sqrt(diff / (double)n) / fmax(sqrt(size / (double)n), 1e-3 * sqrt(dx / (double)rows));
+    return sqrt(diff / (double)n) / fmax(sqrt(size / (double)n), 1e-2 * sqrt(dx / (double)rows));
 }
 
 static void test_reference(void **state)
