@@ -114,15 +114,14 @@ static struct tg_joint joint_of(struct tg_op *op, const struct sizes *n)
         .sink = n->sinks ? tg_op_load(op, "in.sink") : NULL};
 }
 
-static void joint(struct tg_op *op, const char *logit, bool gated, bool sinks)
+static void joint(struct tg_op *op, bool from_max, bool gated, bool sinks)
 {
     struct sizes n = sizes_of(op, true, sinks);
     struct tg_batch b = tg_op_batch(op, n.B, n.T);
     struct tg_joint j = joint_of(op, &n);
-    char in[32] = "in.", grad[32] = "grad.";
     j.has_far = true;
-    j.from_max = strcmp(logit, "window_logit") == 0;
-    j.logit = tg_op_load(op, strcat(in, logit));
+    j.from_max = from_max;
+    j.logit = tg_op_load(op, from_max ? "in.window_logit" : "in.far_logit");
     j.far = far_of(op, &n, j.attn.window);
     const float *q = tg_op_load(op, "in.q"), *k = tg_op_load(op, "in.k");
     const float *v = tg_op_load(op, "in.v"), *dy = tg_op_load(op, "grad_out");
@@ -147,7 +146,7 @@ static void joint(struct tg_op *op, const char *logit, bool gated, bool sinks)
     tg_op_check(op, "grad.v", dv, n.rows * n.G * n.V);
     tg_op_check(op, "grad.wq", d.wq, n.H * n.K * n.F);
     tg_op_check(op, "grad.wk", d.wk, n.H * n.K * n.F);
-    tg_op_check(op, strcat(grad, logit), d.logit, n.H);
+    tg_op_check(op, from_max ? "grad.window_logit" : "grad.far_logit", d.logit, n.H);
     if (sinks)
         tg_op_check(op, "grad.sink", d.sink, n.H * n.sinks);
     if (gated) {
@@ -158,17 +157,17 @@ static void joint(struct tg_op *op, const char *logit, bool gated, bool sinks)
 
 static void gated_window(struct tg_op *op)
 {
-    joint(op, "far_logit", true, true);
+    joint(op, false, true, true);
 }
 
 static void lolcats(struct tg_op *op)
 {
-    joint(op, "window_logit", false, false);
+    joint(op, true, false, false);
 }
 
 static void gated_lolcats(struct tg_op *op)
 {
-    joint(op, "window_logit", true, true);
+    joint(op, true, true, true);
 }
 
 /* The file has one q and one k for both branches. */
