@@ -1,4 +1,4 @@
-/* Private to formats: text files below corpus.c. */
+/* Text files below corpus.c. */
 #ifndef TG_FORMATS_TEXT_H
 #define TG_FORMATS_TEXT_H
 

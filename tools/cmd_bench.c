@@ -32,7 +32,7 @@ static const struct tg_option options[] = {
     {0, "train", TG_OPT_COUNT, AT(train), "0", "LEN",
      "measure one step of the kl stage on sequences of this length: teacher, student forward and "
      "backward, update",
-     2, 1 << 24, NULL, false},
+     0, 1 << 24, NULL, false},
     {0, "teacher", TG_OPT_TEXT, AT(teacher), NULL, "T",
      "teacher of the training step; without it MODEL is its own teacher", 0, 0, NULL, false},
     {0},

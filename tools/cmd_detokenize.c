@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "formats/corpus.h"
+#include "formats/text.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "tools/command.h"
 
@@ -111,8 +111,8 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     size_t len = 0, number = 0;
     int status = tg_tokenizer_load(&tok, t->args[0], 0, err);
     if (status == TG_OK && !set->ids)
-        status = tg_text_read(set->file ? set->file : set->jsonl, (size_t)1 << MAX_TEXT_BITS, &text,
-                              &len, err);
+        status = tg_text_read_raw(set->file ? set->file : set->jsonl, (size_t)1 << MAX_TEXT_BITS,
+                                  &text, &len, err);
     if (status)
         goto out;
     if (set->jsonl) {

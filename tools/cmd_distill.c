@@ -24,9 +24,10 @@ static const struct tg_option options[] = {
      "the model to match; only ce stages go without", 0, 0, NULL, false},
     {0, "recipe", TG_OPT_TEXT, AT(recipe), NULL, "R.json",
      "settings from a file; options given here override it", 0, 0, NULL, false},
-    {0, "stage", TG_OPT_TEXTS, AT(stages), NULL, "KIND:K=V,...",
-     "a training stage, in order: align:tokens=1M kl:tokens=3M,lr=1e-4; without any: these two", 0,
-     0, NULL, false},
+    {0, "stage", TG_OPT_TEXTS, AT(stages), NULL, "STAGE",
+     "training stages in order, each KIND:K=V,K=V: align:tokens=1M kl:tokens=3M,lr=1e-4; without "
+     "any: align:tokens=1M kl:tokens=3M",
+     0, 0, NULL, false},
     {0},
 };
 #undef AT
@@ -172,6 +173,8 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     if (status == TG_ERR_INTERRUPTED)
         tg_fail(err, TG_ERR_INTERRUPTED, "stopped; the same command goes on from here (%s)",
                 j.dir.path);
+    else if (status < 0 && !j.data)
+        tg_run_dir_forget(&j.dir);
     tg_data_close(j.data);
     tg_run_dir_close(&j.dir);
     tg_subject_close(&j.teacher);

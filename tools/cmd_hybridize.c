@@ -35,9 +35,10 @@ struct settings {
 static const struct tg_option options[] = {
     {0, "recipe", TG_OPT_TEXT, AT(recipe), NULL, "R.json",
      "settings from a file; options given here override it", 0, 0, NULL, false},
-    {0, "stage", TG_OPT_TEXTS, AT(stages), NULL, "KIND:K=V,...",
-     "a training stage, in order: align:tokens=1M kl:tokens=3M,lr=1e-4; without any: these two", 0,
-     0, NULL, false},
+    {0, "stage", TG_OPT_TEXTS, AT(stages), NULL, "STAGE",
+     "training stages in order, each KIND:K=V,K=V: align:tokens=1M kl:tokens=3M,lr=1e-4; without "
+     "any: align:tokens=1M kl:tokens=3M",
+     0, 0, NULL, false},
     {0},
 };
 #undef AT
@@ -93,20 +94,25 @@ static int check_settings(struct job *j, struct tg_err *err)
     return status;
 }
 
-/* A plan that cannot be is refused before the ranking is made. */
+/* A plan that cannot be is refused before the ranking is made: tried on a ranking of equal layers.
+ */
 static int check_plan(struct job *j, struct tg_err *err)
 {
     struct tg_plan_options o = tg_plan_flags_options(&j->set->plan);
+    size_t layers = j->teacher.model->spec.layer_count;
     struct tg_plan plan = {0};
     struct tg_model_spec spec = {0};
-    bool needs_rank = strncmp(o.keep, "auto", 4) == 0;
-    if (needs_rank)
-        o.keep = "none";
-    int status = tg_plan_make(&plan, &j->teacher.model->spec, &o, NULL, err);
+    struct tg_rank equal = {.rows = tg_alloc_array(layers, sizeof *equal.rows), .count = layers};
+    if (!equal.rows)
+        return tg_fail(err, TG_ERR_NOMEM, "no memory for a ranking");
+    for (size_t l = 0; l < layers; l++)
+        equal.rows[l].layer = l;
+    int status = tg_plan_make(&plan, &j->teacher.model->spec, &o, &equal, err);
     if (status == TG_OK)
         status = tg_surgery_spec(&j->teacher.model->spec, &plan, &spec, err);
     tg_spec_release(&spec);
     tg_plan_release(&plan);
+    tg_rank_release(&equal);
     return status;
 }
 
@@ -133,7 +139,7 @@ static int write_settings(struct job *j, struct tg_strbuf *text, struct tg_err *
     tg_jout_str(&out, "keep", set->plan.keep);
     tg_jout_int(&out, "window", set->plan.window);
     tg_jout_int(&out, "sinks", set->plan.sinks);
-    tg_jout_str(&out, "feature_map", set->plan.feature_map);
+    tg_jout_str(&out, "feature_map", set->plan.feature_map ? set->plan.feature_map : "");
     tg_jout_int(&out, "feature_dim", set->plan.feature_dim);
     tg_jout_end_object(&out);
     tg_settings_stages(&out, &j->recipe);
@@ -454,6 +460,8 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     if (status == TG_ERR_INTERRUPTED)
         tg_fail(err, TG_ERR_INTERRUPTED, "stopped; the same command goes on from here (%s)",
                 j.dir.path);
+    else if (status < 0 && !j.data)
+        tg_run_dir_forget(&j.dir);
     if (status == TG_OK && j.report.failed)
         status = TG_EXIT_CHECK;
     release(&j);

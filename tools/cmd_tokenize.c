@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "formats/corpus.h"
+#include "formats/text.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "tools/command.h"
 
@@ -45,38 +45,29 @@ static int print_text(const struct tg_tokenizer *tok, const char *text, size_t l
     return status;
 }
 
-static int print_line(const struct tg_tokenizer *tok, const char *path, size_t number,
-                      const char *line, size_t len, bool specials, struct tg_err *err)
+struct lines {
+    struct tg_tool *tool;
+    const struct tg_tokenizer *tok;
+    bool specials;
+};
+
+static int print_line(void *ud, const char *text, size_t len, struct tg_err *err)
 {
-    char name[512];
-    const char *text = NULL;
-    struct tg_json_doc *doc = NULL;
-    snprintf(name, sizeof name, "%s: line %zu", path, number);
-    int status = tg_json_parse(&doc, line, len, name, 0, err);
-    if (status == TG_OK)
-        status = tg_json_get_str(tg_json_root(doc), "text", &text, err);
-    if (status == TG_OK)
-        status = print_text(tok, text, strlen(text), specials, true, err);
-    tg_json_free(doc);
-    return status;
+    const struct lines *l = ud;
+    if (tg_stop_wanted(l->tool))
+        return tg_fail(err, TG_ERR_INTERRUPTED, "stopped");
+    return print_text(l->tok, text, len, l->specials, true, err);
 }
 
 static int print_jsonl(struct tg_tool *t, const struct tg_tokenizer *tok, const char *path,
                        bool specials, struct tg_err *err)
 {
     char *text = NULL;
-    size_t len = 0, number = 0;
-    int status = tg_text_read(path, (size_t)1 << MAX_TEXT_BITS, &text, &len, err);
-    for (size_t at = 0; status == TG_OK && at < len;) {
-        const char *end = memchr(text + at, '\n', len - at);
-        size_t n = end ? (size_t)(end - text) - at : len - at;
-        number++;
-        if (n > 0)
-            status = print_line(tok, path, number, text + at, n, specials, err);
-        if (tg_stop_wanted(t))
-            status = tg_fail(err, TG_ERR_INTERRUPTED, "stopped");
-        at += n + 1;
-    }
+    size_t len = 0;
+    struct lines lines = {t, tok, specials};
+    int status = tg_text_read_raw(path, (size_t)1 << MAX_TEXT_BITS, &text, &len, err);
+    if (status == TG_OK)
+        status = tg_text_each(path, text, len, print_line, &lines, err);
     tg_free(text);
     return status;
 }
@@ -96,7 +87,7 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     } else if (set->file) {
         char *text = NULL;
         size_t len = 0;
-        status = tg_text_read(set->file, (size_t)1 << MAX_TEXT_BITS, &text, &len, err);
+        status = tg_text_read_raw(set->file, (size_t)1 << MAX_TEXT_BITS, &text, &len, err);
         if (status == TG_OK)
             status = print_text(tok, text, len, specials, t->set.json, err);
         tg_free(text);

@@ -86,9 +86,9 @@ static void print_help(const struct tg_command_row *row)
     if (group_count(c))
         tg_strbuf_puts(&s, "\noptions:\n");
     for (size_t g = 0; g < group_count(c); g++)
-        tg_options_list(&s, c->groups[g].options);
+        tg_options_list(&s, c->groups[g].options, NULL);
     tg_strbuf_puts(&s, "\noptions of every command:\n");
-    tg_options_list(&s, tg_common_options);
+    tg_options_list(&s, tg_common_options, c->groups[0].options);
     fputs(s.text, stdout);
     tg_strbuf_release(&s);
 }

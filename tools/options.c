@@ -451,11 +451,22 @@ static void wrapped(struct tg_strbuf *s, const char *text, size_t at, size_t wid
     tg_strbuf_puts(s, "\n");
 }
 
-void tg_options_list(struct tg_strbuf *s, const struct tg_option *options)
+static bool has_name(const struct tg_option *options, const char *name)
+{
+    for (; options && options->name; options++)
+        if (strcmp(options->name, name) == 0)
+            return true;
+    return false;
+}
+
+void tg_options_list(struct tg_strbuf *s, const struct tg_option *options,
+                     const struct tg_option *hidden)
 {
     enum { COLUMN = 28, WIDTH = 98 };
     for (size_t i = 0; options[i].name; i++) {
         const struct tg_option *o = &options[i];
+        if (has_name(hidden, o->name))
+            continue;
         char left[96], help[1024], letter[8] = "    ";
         if (o->letter)
             snprintf(letter, sizeof letter, "-%c, ", o->letter);

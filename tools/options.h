@@ -91,7 +91,9 @@ int tg_option_set(const struct tg_option *o, void *target, const char *value, co
 /* Help: "usage:" block with every option, wrapped; then the option list. */
 void tg_options_synopsis(struct tg_strbuf *s, const char *program, const char *args,
                          const struct tg_option_group *groups, size_t count);
-void tg_options_list(struct tg_strbuf *s, const struct tg_option *options);
+/* Rows of `options` whose names are not among `hidden` (NULL: none hidden) */
+void tg_options_list(struct tg_strbuf *s, const struct tg_option *options,
+                     const struct tg_option *hidden);
 
 /* "1.5M" -> 1500000 (base 1000) or K = 1024 (base 1024). false: not a number of that kind. */
 bool tg_parse_count(const char *text, int base, double *out);

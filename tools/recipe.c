@@ -186,6 +186,8 @@ static int read_stages(struct tg_recipe *r, struct tg_json root, const char *nam
         if (r->stage_count == TG_MAX_STAGES)
             return tg_fail(err, TG_ERR_VALUE, "%s: stages: more than %d", name, TG_MAX_STAGES);
         int status = tg_stage_parse_json(c, &r->stages[r->stage_count], err);
+        if (status && err && strncmp(err->msg, name, strlen(name)) != 0)
+            tg_err_prefix(err, "%s: stages[%zu]", name, r->stage_count);
         if (status)
             return status;
         r->stage_count++;

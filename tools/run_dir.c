@@ -179,10 +179,17 @@ int tg_run_dir_open(struct tg_run_dir *d, const char *out, const char *settings,
     if (!d->path || !d->settings)
         return tg_fail(err, TG_ERR_NOMEM, "no memory for the run directory");
     snprintf(d->path, n + 5, "%.*s.run", (int)n, out);
+    d->made = !tg_path_exists(d->path);
     int status = tg_dir_make(d->path, err);
     if (status == TG_OK)
         status = take_lock(d, err);
     return status ? status : settle(d, files, force, err);
+}
+
+void tg_run_dir_forget(struct tg_run_dir *d)
+{
+    if (d->path && d->made)
+        tg_dir_remove(d->path, NULL);
 }
 
 void tg_run_dir_close(struct tg_run_dir *d)

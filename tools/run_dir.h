@@ -12,6 +12,7 @@ struct tg_run_dir {
     char *settings; /* JSON text of run.json, owned */
     int lock;       /* -1: none */
     bool resumed;   /* it was there, with the same settings */
+    bool made;      /* this process made it */
 };
 /* Which files come from which group of settings, in the order of dependence: a change in a group
  * makes its files and those of all later rows stale. */
@@ -26,6 +27,8 @@ struct tg_run_files {
 int tg_run_dir_open(struct tg_run_dir *d, const char *out, const char *settings,
                     const struct tg_run_files *files, bool force, struct tg_err *err);
 void tg_run_dir_close(struct tg_run_dir *d);
+/* After a failure before anything was done: removes the directory if this process made it. */
+void tg_run_dir_forget(struct tg_run_dir *d);
 /* Path of a file in it; caller frees */
 char *tg_run_dir_file(const struct tg_run_dir *d, const char *name);
 

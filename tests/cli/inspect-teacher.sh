@@ -1,0 +1,2 @@
+. "$LIB"
+cd "$ROOT" && tegu inspect examples/teacher-8m
