@@ -42,7 +42,7 @@ uint32_t tg_hash_bytes(const char *s, size_t n)
 bool tg_strmap_init(struct tg_strmap *m, size_t expected)
 {
     size_t size = 16;
-    while (size < expected * 2)
+    while (size * 2 < expected * 3)
         size *= 2;
     *m = (struct tg_strmap){.slots = tg_alloc_array(size, sizeof *m->slots), .mask = size - 1};
     if (!m->slots)
@@ -82,9 +82,9 @@ static void place(struct tg_strmap *m, struct tg_strmap_slot e)
 
 bool tg_strmap_add(struct tg_strmap *m, const char *pool, uint32_t off, uint32_t len, int32_t id)
 {
-    if ((m->used + 1) * 2 > m->mask + 1) {
+    if ((m->used + 1) * 3 > (m->mask + 1) * 2) {
         struct tg_strmap bigger;
-        if (!tg_strmap_init(&bigger, m->mask + 1))
+        if (!tg_strmap_init(&bigger, (m->mask + 1) * 4 / 3))
             return false;
         for (size_t i = 0; i <= m->mask; i++)
             if (m->slots[i].id >= 0)

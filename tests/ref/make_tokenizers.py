@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the small variants in tests/data/tokenizers/v_*: what HF `tokenizers` (0.23) does with settings that the well-known
 tokenizers do not use. Run from the root of the repository."""
-import copy, json, os, random, unicodedata
+import copy, itertools, json, os, random, unicodedata
 from tokenizers import Tokenizer
 
 random.seed(7)
@@ -71,6 +71,22 @@ variant("no_decoder", decoder=None)
 shuffled = small()["model"]["merges"]
 random.shuffle(shuffled)
 variant("shuffled", m_merges=[" ".join(m) for m in shuffled], pre_tokenizer=BYTES)
+# Symbols of a few letters in every combination, ranks in any order: merges that take each other's parts.
+crossed = small()
+vocab, merges = crossed["model"]["vocab"], []
+for size in [2, 3, 4]:
+    for word in map("".join, itertools.product("abc", repeat=size)):
+        cuts = [i for i in range(1, size) if word[:i] in vocab and word[i:] in vocab]
+        if cuts and (size == 2 or random.random() < 0.5):
+            vocab.setdefault(word, len(vocab))
+            merges += [[word[:i], word[i:]] for i in cuts]
+for both in ["abcabc", "abab", "cbacba"]:  # pairs of one symbol that several merges make
+    vocab.setdefault(both, len(vocab))
+    half = both[:len(both) // 2]
+    if half in vocab:
+        merges.append([half, half])
+random.shuffle(merges)
+variant("crossed", crossed, m_merges=merges, pre_tokenizer=BYTES)
 base = small()
 n = len(base["model"]["vocab"])
 for i, (content, flags) in enumerate([("<a", ""), ("<a b>", ""), ("ﬁ", "normalized"), (" the", "lstrip"),
@@ -99,6 +115,7 @@ pools = ["abcxyz  \n\r\t'.,!<>A1 2",
          [c for c in map(chr, random.sample([*range(1, 0xD800), *range(0xE000, 0x30000)], 3000))
           if unicodedata.category(c) != "Cn"]]
 texts = ["".join(random.choice(pool) for _ in range(n)) for pool in pools for n in [1, 3, 8, 20, 40, 60, 60]]
+texts += ["".join(random.choice("abc") for _ in range(300)) for _ in range(4)]
 texts += ["a" * 90 + "b" * 90, "".join(random.choice("etaoinsth ") for _ in range(400))]
 for kind, j in kinds.items():
     t = Tokenizer.from_str(json.dumps(j))
