@@ -23,7 +23,7 @@ enum {
 struct tg_rank_settings tg_rank_defaults(void)
 {
     return (struct tg_rank_settings){
-        .window = 64, .tokens = 16384, .length = 1024, .items = 24, .pairs = 4};
+        .window = 64, .tokens = 16384, .length = 1024, .items = 24, .pairs = 7};
 }
 
 struct variant {
@@ -342,61 +342,58 @@ static struct variant *variants_create(size_t n, size_t layers, bool **flags)
     return v && *flags ? v : NULL;
 }
 
-/* The `want` layers that the model can least spare: most recall lost plus KL. best [want]. */
-static size_t best_layers(const struct tg_rank *rank, size_t want, size_t *best)
+/* Layers by what the model loses without them: recall plus KL, the worst loss first. order
+ * [layers]. */
+static void order_layers(const struct tg_rank *rank, size_t *order)
 {
-    size_t n = 0;
     for (size_t l = 0; l < rank->count; l++) {
         double score = rank->rows[l].recall_lost + rank->rows[l].kl;
-        size_t at = n < want ? n : want;
-        while (at > 0 && rank->rows[best[at - 1]].recall_lost + rank->rows[best[at - 1]].kl < score)
-            at--;
-        if (at == want)
-            continue;
-        if (n < want)
-            n++;
-        for (size_t i = n - 1; i > at; i--)
-            best[i] = best[i - 1];
-        best[at] = l;
+        size_t at = l;
+        for (; at > 0; at--) {
+            const struct tg_rank_row *before = &rank->rows[order[at - 1]];
+            if (before->recall_lost + before->kl >= score)
+                break;
+            order[at] = order[at - 1];
+        }
+        order[at] = l;
     }
-    return n;
 }
 
-static int rank_pairs(struct ranking *r, const struct variant *teacher, size_t candidates,
+/* The layer that matters most with each of the `pairs` next ones. */
+static int rank_pairs(struct ranking *r, const struct variant *teacher, size_t pairs,
                       struct tg_rank *out, struct tg_err *err)
 {
-    size_t L = out->count, pairs;
-    size_t *best = tg_alloc_array(candidates, sizeof *best);
-    if (!best)
-        return tg_fail(err, TG_ERR_NOMEM, "rank: no memory");
-    candidates = best_layers(out, candidates, best);
-    pairs = candidates * (candidates - 1) / 2;
+    size_t L = out->count;
     bool *flags = NULL;
+    if (pairs > L - 1)
+        pairs = L - 1;
+    size_t *order = tg_alloc_array(L, sizeof *order);
     struct variant *v = variants_create(pairs, L, &flags);
     out->pair_a = tg_alloc_array(pairs, sizeof *out->pair_a);
     out->pair_b = tg_alloc_array(pairs, sizeof *out->pair_b);
     out->pair_kl = tg_alloc_array(pairs, sizeof *out->pair_kl);
     out->pair_recall_lost = tg_alloc_array(pairs, sizeof *out->pair_recall_lost);
     int status = TG_OK;
-    if (!v || !out->pair_a || !out->pair_b || !out->pair_kl || !out->pair_recall_lost) {
+    if (!order || !v || !out->pair_a || !out->pair_b || !out->pair_kl || !out->pair_recall_lost) {
         status = tg_fail(err, TG_ERR_NOMEM, "rank: no memory for %zu pairs", pairs);
         goto out;
     }
-    for (size_t i = 0; i < candidates; i++)
-        for (size_t j = i + 1; j < candidates; j++) {
-            size_t n = out->pairs++;
-            out->pair_a[n] = best[i] < best[j] ? best[i] : best[j];
-            out->pair_b[n] = best[i] < best[j] ? best[j] : best[i];
-            for (size_t l = 0; l < L; l++)
-                v[n].windowed[l] = l != best[i] && l != best[j];
-        }
+    order_layers(out, order);
+    for (size_t n = 0; n < pairs; n++) {
+        size_t a = order[0], b = order[n + 1];
+        out->pair_a[n] = a < b ? a : b;
+        out->pair_b[n] = a < b ? b : a;
+        for (size_t l = 0; l < L; l++)
+            v[n].windowed[l] = l != a && l != b;
+    }
     status = run_pass(r, v, pairs, false, err);
     for (size_t n = 0; n < pairs && status == TG_OK; n++) {
         out->pair_kl[n] = v[n].kl / (double)r->positions;
         out->pair_recall_lost[n] = recall_lost(r, teacher, &v[n]);
+        out->pairs = n + 1;
     }
 out:
-    tg_free(best);
+    tg_free(order);
     tg_free(flags);
     tg_free(v);
     return status;
@@ -438,7 +435,7 @@ int tg_rank_layers(struct tg_model *teacher, const struct tg_recall_source *s, c
         out->rows[l] = (struct tg_rank_row){.layer = l,
                                             .kl = v[l + 1].kl / (double)r.positions,
                                             .recall_lost = recall_lost(&r, &v[0], &v[l + 1])};
-    if (status == TG_OK && set->pairs >= 2 && L >= 2)
+    if (status == TG_OK && set->pairs >= 1 && L >= 2)
         status = rank_pairs(&r, &v[0], set->pairs, out, err);
 out:
     if (status != TG_OK)

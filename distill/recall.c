@@ -20,7 +20,6 @@ enum {
     ITEM_STREAM = 0x6974656d, /* keeps evaluation items apart from training text */
     NEEDLE_PARTS = 60,        /* tokens of a needle item that are not text */
     MQAR_SHOWN = 3,           /* questions answered in the prompt, so that the task is clear */
-    TRIES = 64,
 };
 
 static const char *const task_names[TG_RECALL_TASKS] = {"needle", "kv", "mqar", "copy"};
@@ -93,24 +92,10 @@ static size_t draw_size(struct tg_rng *rng, size_t lo, size_t hi)
     return n < lo ? lo : n > hi ? hi : n;
 }
 
-static bool holds_pass_key(const struct tg_recall_source *s, const int32_t *ids, size_t n)
-{
-    size_t k = s->pass_key.count;
-    for (size_t i = 0; k && i + k <= n; i++)
-        if (memcmp(ids + i, s->pass_key.data, k * sizeof *ids) == 0)
-            return true;
-    return false;
-}
-/* Where n ids of text begin that hold no other pass key (or the last try). */
+/* Where n ids of prose begin */
 static size_t draw_text(const struct tg_recall_source *s, struct tg_rng *rng, size_t n)
 {
-    size_t at = 0;
-    for (int i = 0; i < TRIES; i++) {
-        at = (size_t)tg_rng_below(rng, s->text_count - n + 1);
-        if (!holds_pass_key(s, s->text + at, n))
-            break;
-    }
-    return at;
+    return (size_t)tg_rng_below(rng, s->prose_count - n + 1);
 }
 
 static int put_statement(const struct tg_recall_source *s, unsigned key, struct tg_ids *ids,
@@ -131,20 +116,21 @@ static unsigned draw_key(struct tg_rng *rng)
 static int make_needle(const struct tg_recall_source *s, size_t size, struct tg_rng *rng,
                        struct tg_recall_item *item, struct tg_err *err)
 {
-    if (size <= NEEDLE_PARTS || size - NEEDLE_PARTS > s->text_count)
-        return tg_fail(err, TG_ERR_VALUE,
-                       "needle: size %zu must be above %d and the text of %zu tokens be as long",
-                       size, NEEDLE_PARTS, s->text_count);
+    if (size <= NEEDLE_PARTS || size - NEEDLE_PARTS > s->prose_count)
+        return tg_fail(
+            err, TG_ERR_VALUE,
+            "needle: size %zu must be above %d and the text have as much prose, not %zu tokens",
+            size, NEEDLE_PARTS, s->prose_count);
     size_t n = size - NEEDLE_PARTS, at = draw_text(s, rng, n);
     size_t cut = (size_t)tg_rng_below(rng, n + 1);
     unsigned key = draw_key(rng);
     char answer[16];
     snprintf(answer, sizeof answer, " %05u.", key);
-    int status = put_ids(s->text + at, cut, &item->prompt, err);
+    int status = put_ids(s->prose + at, cut, &item->prompt, err);
     if (status == TG_OK)
         status = put_statement(s, key, &item->prompt, err);
     if (status == TG_OK)
-        status = put_ids(s->text + at + cut, n - cut, &item->prompt, err);
+        status = put_ids(s->prose + at + cut, n - cut, &item->prompt, err);
     if (status == TG_OK)
         status = put_text(s, needle_question, &item->prompt, err);
     return status == TG_OK ? put_text(s, answer, &item->answer, err) : status;
@@ -282,12 +268,12 @@ static int fill_needle(const struct tg_recall_source *s, size_t n, struct tg_rng
     unsigned key = draw_key(rng);
     char answer[16];
     snprintf(answer, sizeof answer, " %05u.\n", key);
-    int status = put_ids(s->text + at, from, ids, err);
+    int status = put_ids(s->prose + at, from, ids, err);
     if (status == TG_OK)
         status = put_statement(s, key, ids, err);
     for (size_t q = 0; q < questions && status == TG_OK; q++) {
         size_t to = q + 1 == questions ? n : from + (size_t)tg_rng_below(rng, n - from + 1);
-        status = put_ids(s->text + at + from, to - from, ids, err);
+        status = put_ids(s->prose + at + from, to - from, ids, err);
         if (status == TG_OK)
             status = put_text(s, needle_question, ids, err);
         if (status == TG_OK)
@@ -304,8 +290,8 @@ static int fill_one(const struct tg_recall_source *s, size_t room, struct tg_rng
     enum { LINE = 9, PAIR = 4, COPIED = 6 };
     size_t pick = (size_t)tg_rng_below(rng, 6), n;
     size_t longest = room > 2 * NEEDLE_PARTS ? room - 2 * NEEDLE_PARTS : 0;
-    if (longest > s->text_count)
-        longest = s->text_count;
+    if (longest > s->prose_count)
+        longest = s->prose_count;
     if (pick < 2 && longest >= 32)
         return fill_needle(s, draw_size(rng, 32, longest), rng, ids, err);
     if (pick == 4 && s->word_count >= 16) {

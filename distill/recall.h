@@ -26,18 +26,20 @@ struct tg_recall_source {
     size_t name_count;
     int32_t *words; /* owned: distinct ids of the text that are plain words, most frequent first */
     size_t word_count;
-    struct tg_ids pass_key; /* owned: ids of " pass key": a needle's text must not hold another */
+    int32_t *prose; /* owned: the text without special tokens and without stretches of numbers or
+                       other pass keys, among which a needle would not be the one of its kind */
+    size_t prose_count;
 };
 int tg_recall_source_init(struct tg_recall_source *s, const struct tg_tokenizer *tok,
                           const int32_t *text, size_t count, struct tg_err *err);
 void tg_recall_source_release(struct tg_recall_source *s);
 
-/* prompt and answer ids. needle: size = tokens of text, "\nThe pass key is 23339. Remember it.
- * 23339 is the pass key.\n" at a random token position of size-60 ids of text, then "\nWhat is the
- * pass key? The pass key is", answer " 23339."; kv: "Register of names and numbers.\n", size lines
- * "NAME: 1234\n", "Questions.\n", "NAME:", answer " 1234\n"; mqar: size pairs of single tokens "key
- * value" repeated, then keys asked (methods' multi-query association in token ids); copy: words,
- * then again. */
+/* prompt and answer ids. needle: size = tokens of text (its prose), "\nThe pass key is 23339.
+ * Remember it. 23339 is the pass key.\n" at a random token position of size-60 ids of text, then
+ * "\nWhat is the pass key? The pass key is", answer " 23339."; kv: "Register of names and
+ * numbers.\n", size lines "NAME: 1234\n", "Questions.\n", "NAME:", answer " 1234\n"; mqar: size
+ * pairs of single tokens "key value" repeated, then keys asked (methods' multi-query association in
+ * token ids); copy: words, then again. */
 struct tg_recall_item {
     struct tg_ids prompt, answer; /* owned */
 };

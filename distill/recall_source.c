@@ -14,7 +14,11 @@ enum {
     NAME_SHORTEST = 4,
     NAME_LONGEST = 12,
     WORDS_MAX = 4096,
+    PROSE_IDS = 1 << 22, /* prose is looked for in at most this much text */
+    PROSE_BLOCK = 64,
+    PROSE_MIN = 2048,
 };
+enum { DIGIT = 1, SPECIAL = 2 }; /* kinds of tokens */
 
 static const char *const builtin_names[] = {
     "Albert",    "Alice",    "Amsterdam", "Andrew",    "Anna",    "Antony",  "April",    "Arthur",
@@ -159,9 +163,11 @@ static bool plain_word(const char *text, size_t len)
     return true;
 }
 
-static int collect_words(struct tg_recall_source *s, struct tg_err *err)
+/* Plain words by frequency, and what kind each token of the text is (kind [vocab]). */
+static int collect_words(struct tg_recall_source *s, size_t vocab, unsigned char *kind,
+                         struct tg_err *err)
 {
-    size_t vocab = tg_tokenizer_vocab(s->tok), kinds = 0;
+    size_t kinds = 0;
     struct counted *seen = tg_alloc_array(vocab, sizeof *seen);
     s->words = tg_alloc_array(WORDS_MAX, sizeof *s->words);
     if (!seen || !s->words) {
@@ -179,6 +185,9 @@ static int collect_words(struct tg_recall_source *s, struct tg_err *err)
         if (!seen[id].count)
             continue;
         status = tg_tokenizer_decode(s->tok, &token, 1, true, &text, &len, err);
+        for (size_t i = 0; i < len; i++)
+            kind[id] |= text[i] >= '0' && text[i] <= '9' ? DIGIT : 0;
+        kind[id] |= status == TG_OK && len == 0 ? SPECIAL : 0;
         if (status == TG_OK && plain_word(text, len))
             seen[kinds++] = (struct counted){.id = token, .count = seen[id].count};
         tg_free(text);
@@ -192,15 +201,57 @@ static int collect_words(struct tg_recall_source *s, struct tg_err *err)
     return status;
 }
 
+static bool holds(const int32_t *ids, size_t n, const struct tg_ids *part)
+{
+    for (size_t i = 0; part->count && i + part->count <= n; i++)
+        if (memcmp(ids + i, part->data, part->count * sizeof *ids) == 0)
+            return true;
+    return false;
+}
+
+/* Blocks of the text with at most one token that has a digit, special tokens left out. The whole
+ * text if that leaves next to nothing. */
+static int collect_prose(struct tg_recall_source *s, size_t vocab, const unsigned char *kind,
+                         struct tg_err *err)
+{
+    size_t take = s->text_count < PROSE_IDS ? s->text_count : PROSE_IDS;
+    struct tg_ids pass_key = {0};
+    int status = tg_tokenizer_encode(s->tok, " pass key", 9, false, &pass_key, err);
+    s->prose = tg_alloc_array(take, sizeof *s->prose);
+    if (status == TG_OK && !s->prose)
+        status = tg_fail(err, TG_ERR_NOMEM, "recall: no memory for %zu tokens", take);
+    for (size_t at = 0; at < take && status == TG_OK; at += PROSE_BLOCK) {
+        size_t n = take - at < PROSE_BLOCK ? take - at : PROSE_BLOCK, digits = 0;
+        const int32_t *ids = s->text + at;
+        for (size_t i = 0; i < n; i++)
+            digits += (size_t)ids[i] < vocab && kind[ids[i]] & DIGIT;
+        if (digits > 1 || holds(ids, n, &pass_key))
+            continue;
+        for (size_t i = 0; i < n; i++)
+            if ((size_t)ids[i] < vocab && !(kind[ids[i]] & SPECIAL))
+                s->prose[s->prose_count++] = ids[i];
+    }
+    if (status == TG_OK && s->prose_count < PROSE_MIN && take) {
+        memcpy(s->prose, s->text, take * sizeof *s->prose);
+        s->prose_count = take;
+    }
+    tg_ids_release(&pass_key);
+    return status;
+}
+
 int tg_recall_source_init(struct tg_recall_source *s, const struct tg_tokenizer *tok,
                           const int32_t *text, size_t count, struct tg_err *err)
 {
     *s = (struct tg_recall_source){.tok = tok, .text = text, .text_count = count};
-    int status = collect_names(s, err);
+    size_t vocab = tg_tokenizer_vocab(tok);
+    unsigned char *kind = tg_alloc(vocab);
+    int status = kind ? collect_names(s, err)
+                      : tg_fail(err, TG_ERR_NOMEM, "recall: no memory for %zu tokens", vocab);
     if (status == TG_OK)
-        status = collect_words(s, err);
+        status = collect_words(s, vocab, kind, err);
     if (status == TG_OK)
-        status = tg_tokenizer_encode(tok, " pass key", 9, false, &s->pass_key, err);
+        status = collect_prose(s, vocab, kind, err);
+    tg_free(kind);
     if (status != TG_OK)
         tg_recall_source_release(s);
     return status;
@@ -212,6 +263,6 @@ void tg_recall_source_release(struct tg_recall_source *s)
         tg_free(s->names[i]);
     tg_free(s->names);
     tg_free(s->words);
-    tg_ids_release(&s->pass_key);
+    tg_free(s->prose);
     *s = (struct tg_recall_source){0};
 }
