@@ -236,7 +236,7 @@ static void test_killed(void **state)
     struct outcome whole = finish("not-killed", 1);
     for (long at = 2; at <= 34; at += 4) {
         struct tg_err err = {0};
-        char from[128], to[128], name[32];
+        char from[128], to[128], name[48];
         snprintf(name, sizeof name, "killed-%ld", at);
         in_root(from, sizeof from, name);
         snprintf(name, sizeof name, "killed-%ld-copy", at);
