@@ -38,13 +38,13 @@ struct tg_plan_options tg_plan_flags_options(const struct tg_plan_flags *f)
 const struct tg_option tg_rank_options[] = {
     {0, "rank-window", TG_OPT_COUNT, AT(window), "64", "W", "ranking: the window that is tried", 1,
      1 << 24, NULL, false},
-    {0, "rank-tokens", TG_OPT_COUNT, AT(tokens), "32k", "N", "ranking: tokens of text for KL", 2,
+    {0, "rank-tokens", TG_OPT_COUNT, AT(tokens), "16k", "N", "ranking: tokens of text for KL", 2,
      1e12, NULL, false},
-    {0, "rank-items", TG_OPT_COUNT, AT(items), "40", "N", "ranking: items of each recall task", 1,
+    {0, "rank-items", TG_OPT_COUNT, AT(items), "24", "N", "ranking: items of each recall task", 1,
      1e6, NULL, false},
-    {0, "rank-pairs", TG_OPT_COUNT, AT(pairs), "6", "N",
-     "ranking: the best layers, of which all pairs are tried jointly; 0: none", 0, 4096, NULL,
-     false},
+    {0, "rank-pairs", TG_OPT_COUNT, AT(pairs), "7", "N",
+     "ranking: others with which the layer that matters most is tried jointly; 0: none", 0, 4096,
+     NULL, false},
     {0},
 };
 #undef AT
