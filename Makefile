@@ -69,6 +69,8 @@ demo: setup ## turn the embedded teacher into a validated hybrid (under five min
 test: setup ## every default test, with a closing count
 	@$(MAKE) --no-print-directory -j$(JOBS) all tests lib
 	@bash tests/run.sh $(OUT)
+test-long: all ## kill -9 in every phase of ten runs, each then goes on to the same weights (minutes)
+	@bash tests/long/kill9.sh $(OUT)
 setup: ## install missing packages, if it may
 	@sh scripts/setup.sh
 
@@ -124,5 +126,5 @@ clean: ## remove what was built
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
 
-.PHONY: all tests lib demo test setup fuzz debug asan lint install clean help FORCE
+.PHONY: all tests lib demo test test-long setup fuzz debug asan lint install clean help FORCE
 -include $(shell find $(OBJ) $(OUT)/fuzz -name '*.d' 2>/dev/null)

@@ -16,6 +16,7 @@ struct settings {
     const char *teacher, *recipe;
     struct tg_texts stages;
     struct tg_data_flags data;
+    struct tg_run_flags run;
     struct tg_export_flags export;
 };
 #define AT(field) offsetof(struct settings, field)
@@ -106,7 +107,7 @@ static int train(struct job *j, struct tg_err *err)
         .seed = (uint64_t)j->t->set.seed,
         .run_dir = j->dir.path,
         .fingerprint = j->dir.settings,
-        .save_every = 30,
+        .save_every = j->set->run.save_every,
         .progress = &j->t->progress,
     };
     if (status == TG_OK)
@@ -195,6 +196,7 @@ const struct tg_command tg_cmd_distill = {
     .settings_size = sizeof(struct settings),
     .groups = {{options, 0},
                {tg_data_options, offsetof(struct settings, data)},
+               {tg_run_options, offsetof(struct settings, run)},
                {tg_export_options, offsetof(struct settings, export)}},
     .run = run,
 };

@@ -27,6 +27,7 @@ struct settings {
     struct tg_plan_flags plan;
     struct tg_rank_flags rank;
     struct tg_data_flags data;
+    struct tg_run_flags run;
     struct tg_validation validation;
     struct tg_validation_data vdata;
     struct tg_export_flags export;
@@ -283,7 +284,7 @@ static int train_step(struct job *j, struct tg_err *err)
         .seed = (uint64_t)j->t->set.seed,
         .run_dir = j->dir.path,
         .fingerprint = j->dir.settings,
-        .save_every = 30,
+        .save_every = j->set->run.save_every,
         .progress = &j->t->progress,
     };
     if (status == TG_OK)
@@ -487,6 +488,7 @@ const struct tg_command tg_cmd_hybridize = {
                {tg_data_options, offsetof(struct settings, data)},
                {tg_rank_options, offsetof(struct settings, rank)},
                {tg_validation_data_options, offsetof(struct settings, vdata)},
+               {tg_run_options, offsetof(struct settings, run)},
                {tg_validation_options, offsetof(struct settings, validation)},
                {tg_export_options, offsetof(struct settings, export)}},
     .run = run,

@@ -65,6 +65,15 @@ const struct tg_option tg_data_options[] = {
 };
 #undef AT
 
+#define AT(field) offsetof(struct tg_run_flags, field)
+const struct tg_option tg_run_options[] = {
+    {0, "save-every", TG_OPT_NUM, AT(save_every), "30", "SECONDS",
+     "training: time between the states from which an interrupted run goes on", 0, 1e9, NULL,
+     false},
+    {0},
+};
+#undef AT
+
 #define AT(field) offsetof(struct tg_validation, field)
 const struct tg_option tg_validation_options[] = {
     {0, "suite", TG_OPT_WORDS, AT(suite), "ppl,kl,recall,generation", "LIST", "suites to run", 0, 0,

@@ -27,6 +27,12 @@ struct tg_data_flags {
 };
 extern const struct tg_option tg_data_options[];
 
+/* A run that can go on */
+struct tg_run_flags {
+    double save_every; /* seconds */
+};
+extern const struct tg_option tg_run_options[];
+
 /* Validation */
 struct tg_validation {
     struct tg_texts suite; /* names */
