@@ -34,12 +34,8 @@ static const struct tg_option options[] = {
 #undef AT
 
 static const struct tg_run_files run_files[] = {
-    {"machine", "state log.jsonl"},
-    {"teacher", ""},
-    {"student", ""},
-    {"seed", ""},
-    {"data", ""},
-    {"stages", ""},
+    {"machine", ""}, {"teacher", ""}, {"student", ""},
+    {"seed", ""},    {"data", ""},    {"stages", "state log.jsonl"},
     {NULL, NULL},
 };
 

@@ -45,13 +45,13 @@ static const struct tg_option options[] = {
 #undef AT
 
 static const struct tg_run_files run_files[] = {
-    {"machine", "sampled.safetensors sampled.safetensors.part report.json report.html"},
+    {"machine", ""},
     {"teacher", ""},
     {"seed", ""},
-    {"data", ""},
+    {"data", "sampled.safetensors sampled.safetensors.part"},
     {"rank", "rank.json"},
     {"plan", "plan.json"},
-    {"stages", "state log.jsonl"},
+    {"stages", "state log.jsonl report.json report.html"},
     {NULL, NULL},
 };
 
