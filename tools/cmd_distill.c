@@ -155,6 +155,10 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     if (status == TG_OK)
         status = tg_output_check(t, t->args[1], err);
     if (status == TG_OK)
+        status = tg_output_apart(t->args[1], t->args[0], err);
+    if (status == TG_OK && set->teacher)
+        status = tg_output_apart(t->args[1], set->teacher, err);
+    if (status == TG_OK)
         status =
             tg_subject_open(t, t->args[0], TG_SUBJECT_TOKENIZER | TG_SUBJECT_HASH, &j.student, err);
     if (status == TG_OK && set->teacher)

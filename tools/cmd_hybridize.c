@@ -444,6 +444,8 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     if (status == TG_OK)
         status = tg_output_check(t, j.out, err);
     if (status == TG_OK)
+        status = tg_output_apart(j.out, j.teacher_path, err);
+    if (status == TG_OK)
         status = tg_subject_open(t, j.teacher_path, TG_SUBJECT_TOKENIZER | TG_SUBJECT_HASH,
                                  &j.teacher, err);
     if (status == TG_OK)
@@ -486,9 +488,9 @@ const struct tg_command tg_cmd_hybridize = {
     .groups = {{options, 0},
                {tg_plan_flag_options, offsetof(struct settings, plan)},
                {tg_data_options, offsetof(struct settings, data)},
+               {tg_run_options, offsetof(struct settings, run)},
                {tg_rank_options, offsetof(struct settings, rank)},
                {tg_validation_data_options, offsetof(struct settings, vdata)},
-               {tg_run_options, offsetof(struct settings, run)},
                {tg_validation_options, offsetof(struct settings, validation)},
                {tg_export_options, offsetof(struct settings, export)}},
     .run = run,

@@ -33,6 +33,8 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     struct tg_model *student = NULL;
     int status = tg_output_check(t, out_path, err);
     if (status == TG_OK)
+        status = tg_output_apart(out_path, teacher_path, err);
+    if (status == TG_OK)
         status = tg_subject_open(t, teacher_path, TG_SUBJECT_HASH, &teacher, err);
     if (status == TG_OK)
         status = tg_plan_load(&plan, set->plan, &teacher.model->spec, err);

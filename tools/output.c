@@ -1,5 +1,7 @@
 #include "tools/output.h"
 
+#include <sys/stat.h>
+
 #include "base/file.h"
 #include "base/mem.h"
 
@@ -7,6 +9,14 @@ int tg_output_check(const struct tg_tool *t, const char *path, struct tg_err *er
 {
     if (tg_path_exists(path) && !t->set.force)
         return tg_fail(err, TG_ERR_EXISTS, "%s: exists; --force replaces it", path);
+    return TG_OK;
+}
+
+int tg_output_apart(const char *path, const char *input, struct tg_err *err)
+{
+    struct stat a, b;
+    if (stat(path, &a) == 0 && stat(input, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+        return tg_fail(err, TG_ERR_EXISTS, "%s: is the input itself; write to another place", path);
     return TG_OK;
 }
 

@@ -10,6 +10,9 @@
 /* An existing PATH without --force is TG_ERR_EXISTS. */
 int tg_output_check(const struct tg_tool *t, const char *path, struct tg_err *err);
 
+/* OUT must not be the input itself, which --force would replace. */
+int tg_output_apart(const char *path, const char *input, struct tg_err *err);
+
 struct tg_checkpoint_job {
     const struct tg_model *model;
     const char *dtype;         /* as tg_choice_weight_dtype */
