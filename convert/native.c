@@ -73,9 +73,10 @@ static int write_weights(const char *dir, const struct tg_param_list *list, cons
     struct tg_tensor_plan *plan = tg_alloc_array(list->count, sizeof *plan);
     struct tg_tensor_writer *w = NULL;
     char seed[24];
+    /* Without the command line, which is in config.json: equal weights are equal files, whatever
+     * the output is called. */
     const struct tg_meta about[] = {
         {"tegu.version", meta->version},
-        {"tegu.command", meta->command},
         {"tegu.seed", seed},
         {"tegu.teacher_name", meta->teacher_name},
         {"tegu.teacher_hash", meta->teacher_hash},
