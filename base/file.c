@@ -129,6 +129,7 @@ static int open_parent(const char *path, int *dir, struct tg_err *err)
 int tg_out_open(struct tg_out **o, const char *path, struct tg_err *err)
 {
     struct tg_out *w = tg_alloc(sizeof *w);
+    struct stat there;
     *o = NULL;
     if (!w)
         return fail_memory(err, path);
@@ -139,8 +140,9 @@ int tg_out_open(struct tg_out **o, const char *path, struct tg_err *err)
     int rc = TG_OK;
     if (!w->path || !w->tmp || !w->buf) {
         rc = fail_memory(err, path);
-    } else if (tg_path_is_dir(path)) {
-        rc = tg_fail(err, TG_ERR_IO, "%s: is a directory", path);
+    } else if (stat(path, &there) == 0 && !S_ISREG(there.st_mode)) {
+        rc = tg_fail(err, TG_ERR_IO, "%s: %s", path, /* the rename would put a file in its place */
+                     S_ISDIR(there.st_mode) ? "is a directory" : "is not a regular file");
     } else if ((rc = open_parent(path, &w->dir, err)) == TG_OK) {
         snprintf(w->tmp, strlen(path) + 5, "%s.tmp", path);
         w->fd = open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);

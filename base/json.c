@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/json_scan.h"
 #include "base/mem.h"
+#include "base/near.h"
 
 enum { MAX_FILE = 1 << 28 }; /* the largest tokenizer.json known is a tenth of this */
 
@@ -346,32 +347,6 @@ int tg_json_get_str_or(struct tg_json o, const char *key, const char **out, stru
     return get_str(o, key, false, out, err);
 }
 
-enum { NEAR_MAX = 64 };
-
-/* Levenshtein distance of two short strings; NEAR_MAX when one is longer than that. */
-static size_t edit_distance(const char *a, const char *b)
-{
-    size_t n = strlen(a), m = strlen(b), row[NEAR_MAX + 1];
-    if (n >= NEAR_MAX || m >= NEAR_MAX)
-        return NEAR_MAX;
-    for (size_t j = 0; j <= m; j++)
-        row[j] = j;
-    for (size_t i = 1; i <= n; i++) {
-        size_t corner = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= m; j++) {
-            size_t best = corner + (a[i - 1] != b[j - 1]);
-            corner = row[j];
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
-            row[j] = best;
-        }
-    }
-    return row[m];
-}
-
 int tg_json_only_keys(struct tg_json o, const char *const *known, struct tg_err *err)
 {
     if (!tg_json_is_object(o))
@@ -381,7 +356,7 @@ int tg_json_only_keys(struct tg_json o, const char *const *known, struct tg_err 
         size_t least = strlen(key) / 2 + 1; /* a suggestion shares at least half of the key */
         size_t i = 0;
         while (known[i] && strcmp(known[i], key) != 0) {
-            size_t d = edit_distance(key, known[i]);
+            size_t d = tg_edit_distance(key, known[i]);
             if (d < least) {
                 least = d;
                 near = known[i];

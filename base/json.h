@@ -38,8 +38,7 @@ bool tg_json_is_bool(struct tg_json v);
 struct tg_json tg_json_key(struct tg_json object,
                            const char *key); /* absent if missing or not an object */
 size_t tg_json_count(struct tg_json v);      /* children of an array or object */
-/* Iterate children in order (linear time): for (c = tg_json_first(v); c.node; c = tg_json_next(c))
- */
+/* Children in order: for (c = tg_json_first(v); c.node; c = tg_json_next(c)) */
 struct tg_json tg_json_first(struct tg_json v);
 struct tg_json tg_json_next(struct tg_json child);
 const char *tg_json_name(struct tg_json v);   /* the key under which it stands, or "" */
@@ -48,6 +47,11 @@ double tg_json_number(struct tg_json v);      /* 0 if not a number */
 bool tg_json_bool(struct tg_json v);          /* false if not true */
 /* "key.sub[3]" into buf, for messages */
 const char *tg_json_path(struct tg_json v, char *buf, size_t size);
+/* The value as one line of JSON, cut at `size`, or "absent": for messages too. */
+const char *tg_json_text(struct tg_json v, char *buf, size_t size);
+/* The same value, whatever the order of keys? If not, *at_a and *at_b are the first parts that
+ * differ; one of them may be absent. */
+bool tg_json_equal(struct tg_json a, struct tg_json b, struct tg_json *at_a, struct tg_json *at_b);
 
 /* Typed getters on an object. The value must be of the type and in [lo, hi], otherwise an error
  * that names file, path, value and limits. The _or forms leave *out as it is when the key is absent

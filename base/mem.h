@@ -25,9 +25,13 @@ void tg_free(void *p);
 void tg_mem_fail_after(long n);
 
 /* Lays several float arrays over one block. With base NULL it only measures, so that one layout
- * function gives both the size and the pointers: static size_t layout(struct dims d, float *base,
- * struct saved *s) { struct tg_carve c = {base, 0}; s->q = tg_carve(&c, d.rows * d.H * d.K); ...;
- * return c.used; } */
+ * function gives both the size and the pointers:
+ *
+ *   static size_t lay_out(struct dims d, float *base, struct saved *s)
+ *       struct tg_carve c = {base, 0};
+ *       s->q = tg_carve(&c, d.rows * d.H * d.K);
+ *       ...
+ *       return c.used; */
 struct tg_carve {
     float *base;
     size_t used; /* floats; each array begins at a multiple of 16 (64 bytes) */

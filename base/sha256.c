@@ -1,5 +1,4 @@
 /* SHA-256 (FIPS 180-4). */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -121,16 +120,13 @@ void tg_sha256(const void *bytes, size_t n, char hex[65])
 
 static int add_file(struct sha *c, const char *path, struct tg_err *err)
 {
-    uint8_t buf[1 << 15];
-    size_t n;
-    FILE *f = fopen(path, "rbe");
-    if (!f)
-        return tg_fail(err, TG_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
-    while ((n = fread(buf, 1, sizeof buf, f)) > 0)
-        sha_add(c, buf, n);
-    bool bad = ferror(f);
-    fclose(f);
-    return bad ? tg_fail(err, TG_ERR_IO, "%s: cannot read: %s", path, strerror(errno)) : TG_OK;
+    struct tg_map m;
+    int rc = tg_map_open(&m, path, err);
+    if (rc != TG_OK)
+        return rc;
+    sha_add(c, m.data, m.size);
+    tg_map_close(&m);
+    return TG_OK;
 }
 
 int tg_sha256_files(const char *const *paths, size_t count, char hex[65], struct tg_err *err)

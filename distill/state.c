@@ -10,8 +10,6 @@
 #include "base/strbuf.h"
 #include "formats/tensors.h"
 
-enum { TEXT_MAX = 1 << 22 };
-
 int tg_state_add(struct tg_state_list *l, const char *prefix, const char *name, float *data,
                  size_t count, struct tg_err *err)
 {
@@ -102,61 +100,6 @@ out:
     return status;
 }
 
-/* A value as text for a message */
-static void value_text(struct tg_json v, struct tg_strbuf *to)
-{
-    if (!v.node) {
-        tg_strbuf_puts(to, "absent");
-        return;
-    }
-    struct tg_json_out j;
-    tg_jout_init(&j, to, 0);
-    tg_jout_copy(&j, NULL, v);
-}
-
-static bool leaf_equal(struct tg_json a, struct tg_json b)
-{
-    struct tg_strbuf ta, tb;
-    tg_strbuf_init(&ta, TEXT_MAX);
-    tg_strbuf_init(&tb, TEXT_MAX);
-    value_text(a, &ta);
-    value_text(b, &tb);
-    bool equal = !ta.failed && !tb.failed && strcmp(ta.text, tb.text) == 0;
-    tg_strbuf_release(&ta);
-    tg_strbuf_release(&tb);
-    return equal;
-}
-
-/* The first place where two values differ: false, with the two parts. */
-static bool compare(struct tg_json was, struct tg_json now, struct tg_json *a, struct tg_json *b)
-{
-    bool objects = tg_json_is_object(was) && tg_json_is_object(now);
-    bool arrays =
-        tg_json_is_array(was) && tg_json_is_array(now) && tg_json_count(was) == tg_json_count(now);
-    *a = was;
-    *b = now;
-    if (!objects && !arrays)
-        return leaf_equal(was, now);
-    struct tg_json x, y;
-    if (arrays) {
-        for (x = tg_json_first(was), y = tg_json_first(now); x.node;
-             x = tg_json_next(x), y = tg_json_next(y))
-            if (!compare(x, y, a, b))
-                return false;
-        return true;
-    }
-    for (x = tg_json_first(was); x.node; x = tg_json_next(x))
-        if (!compare(x, tg_json_key(now, tg_json_name(x)), a, b))
-            return false;
-    for (y = tg_json_first(now); y.node; y = tg_json_next(y))
-        if (!tg_json_key(was, tg_json_name(y)).node) {
-            *a = tg_json_key(was, tg_json_name(y));
-            *b = y;
-            return false;
-        }
-    return true;
-}
-
 static int check_fingerprint(const char *path, const char *was, const char *now, struct tg_err *err)
 {
     struct tg_json_doc *a = NULL, *b = NULL;
@@ -164,20 +107,14 @@ static int check_fingerprint(const char *path, const char *was, const char *now,
     if (status == TG_OK)
         status = tg_json_parse(&b, now, strlen(now), "this run's settings", 0, err);
     struct tg_json x, y;
-    if (status == TG_OK && !compare(tg_json_root(a), tg_json_root(b), &x, &y)) {
-        struct tg_strbuf tx, ty;
-        char where[256];
-        tg_strbuf_init(&tx, TEXT_MAX);
-        tg_strbuf_init(&ty, TEXT_MAX);
-        value_text(x, &tx);
-        value_text(y, &ty);
-        status = tg_fail(err, TG_ERR_MISMATCH,
-                         "%s: the run was begun with %s = %.200s, now it is %.200s; use the same "
-                         "settings to go on, or begin anew",
-                         path, tg_json_path(x.node ? x : y, where, sizeof where), tx.text, ty.text);
-        tg_strbuf_release(&tx);
-        tg_strbuf_release(&ty);
-    }
+    char where[256], before[200], after[200];
+    if (status == TG_OK && !tg_json_equal(tg_json_root(a), tg_json_root(b), &x, &y))
+        status =
+            tg_fail(err, TG_ERR_MISMATCH,
+                    "%s: the run was begun with %s = %s, now it is %s; use the same settings "
+                    "to go on, or begin anew",
+                    path, tg_json_path(x.node ? x : y, where, sizeof where),
+                    tg_json_text(x, before, sizeof before), tg_json_text(y, after, sizeof after));
     tg_json_free(a);
     tg_json_free(b);
     return status;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -310,6 +311,7 @@ static void test_sha256(void **state)
     assert_int_equal(tg_sha256_file(path, hex, &err), TG_OK);
     assert_string_equal(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
     assert_int_equal(tg_sha256_file("/nonexistent", hex, &err), TG_ERR_IO);
+    assert_int_equal(tg_sha256_file("/dev/null", hex, &err), TG_ERR_IO); /* as /dev/zero: endless */
     tg_free(million);
     tg_free(path);
 }
@@ -332,6 +334,14 @@ static void test_file(void **state)
     size_t len;
     assert_int_equal(tg_dir_make(dir, &err), TG_OK);
     path = tg_path_join(dir, "a");
+    char *pipe = in_scratch("pipe"); /* as a device: not to be replaced by a file */
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    assert_int_equal(tg_file_write(pipe, "hello", 5, &err), TG_ERR_IO);
+    assert_non_null(strstr(err.msg, "not a regular file"));
+    struct stat there;
+    assert_true(stat(pipe, &there) == 0 && S_ISFIFO(there.st_mode));
+    unlink(pipe);
+    tg_free(pipe);
     assert_int_equal(tg_file_write(path, "hello", 5, &err), TG_OK);
     assert_int_equal(names_in(dir), 1);
     assert_int_equal(tg_file_read(path, 5, &text, &len, &err), TG_OK);

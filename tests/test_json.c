@@ -254,6 +254,48 @@ static void test_getters(void **state)
     static const char *const near[] = {"i", "f", "s", "t", "z", "big", "huge", "negg", "i", NULL};
     expect(tg_json_only_keys(m, near, &err), TG_ERR_VALUE, "did you mean \"negg\"?");
     tg_json_free(doc);
+
+    /* a key too long to be compared is near nothing */
+    char text[300] = "{\"";
+    memset(text + 2, 'k', 200);
+    memcpy(text + 202, "\":1}", 5);
+    expect(tg_json_parse(&doc, text, strlen(text), "f", 0, &err), TG_OK, NULL);
+    expect(tg_json_only_keys(tg_json_root(doc), known, &err), TG_ERR_VALUE, "unknown key");
+    assert_null(strstr(err.msg, "did you mean"));
+    tg_json_free(doc);
+}
+
+static void test_compare(void **state)
+{
+    static const struct {
+        const char *a, *b, *where, *was, *is; /* where NULL: equal */
+    } rows[] = {
+        {"{\"x\":1,\"y\":[true,null]}", "{\"y\":[true,null],\"x\":1.0}", NULL, NULL, NULL},
+        {"{\"x\":{\"y\":[1,2]}}", "{\"x\":{\"y\":[1,3]}}", "x.y[1]", "2", "3"},
+        {"{\"x\":[1]}", "{\"x\":[1,{\"a\":2}]}", "x[1]", "absent", "{\"a\": 2}"},
+        {"{\"x\":[1,2]}", "{\"x\":[1]}", "x[1]", "2", "absent"},
+        {"{\"x\":1}", "{\"x\":1,\"z\":null}", "z", "absent", "null"},
+        {"{\"x\":1,\"z\":\"a\"}", "{\"x\":1}", "z", "\"a\"", "absent"},
+        {"{\"x\":\"1\"}", "{\"x\":1}", "x", "\"1\"", "1"},
+        {"{\"x\":false}", "{\"x\":null}", "x", "false", "null"},
+        {"{\"x\":[]}", "{\"x\":{}}", "x", "[]", "{}"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct tg_json_doc *a, *b;
+        struct tg_json x, y;
+        char buf[64];
+        expect(tg_json_parse(&a, rows[i].a, strlen(rows[i].a), "a", 0, &err), TG_OK, NULL);
+        expect(tg_json_parse(&b, rows[i].b, strlen(rows[i].b), "b", 0, &err), TG_OK, NULL);
+        assert_int_equal(tg_json_equal(tg_json_root(a), tg_json_root(b), &x, &y), !rows[i].where);
+        if (rows[i].where) {
+            assert_string_equal(tg_json_path(x.node ? x : y, buf, sizeof buf), rows[i].where);
+            assert_string_equal(tg_json_text(x, buf, sizeof buf), rows[i].was);
+            assert_string_equal(tg_json_text(y, buf, sizeof buf), rows[i].is);
+        }
+        tg_json_free(a);
+        tg_json_free(b);
+    }
 }
 
 static void check_number(double v, const char *want)
@@ -376,6 +418,7 @@ int main(void)
         cmocka_unit_test(test_numbers),   cmocka_unit_test(test_access),
         cmocka_unit_test(test_getters),   cmocka_unit_test(test_writer),
         cmocka_unit_test(test_many_keys), cmocka_unit_test(test_torture),
+        cmocka_unit_test(test_compare),
     };
     return tg_run_tests("json", tests, sizeof tests / sizeof *tests);
 }

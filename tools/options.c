@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/near.h"
 
 bool tg_parse_count(const char *text, int base, double *out)
 {
@@ -32,34 +33,12 @@ bool tg_parse_count(const char *text, int base, double *out)
     return true;
 }
 
-static size_t edit_distance(const char *a, const char *b)
-{
-    enum { MAX = 40 };
-    size_t row[MAX + 1], n = strlen(b);
-    if (n > MAX || strlen(a) > MAX)
-        return MAX;
-    for (size_t j = 0; j <= n; j++)
-        row[j] = j;
-    for (size_t i = 1; a[i - 1]; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= n; j++) {
-            size_t change = diagonal + (a[i - 1] != b[j - 1]);
-            size_t insert = row[j - 1] + 1, drop = row[j] + 1;
-            diagonal = row[j];
-            row[j] = change < insert ? change : insert;
-            row[j] = drop < row[j] ? drop : row[j];
-        }
-    }
-    return row[n];
-}
-
 const char *tg_nearest(const char *word, const char *const *words, size_t count)
 {
     const char *best = NULL;
     size_t limit = strlen(word) / 3 + 1, least = limit + 1;
     for (size_t i = 0; i < count; i++) {
-        size_t d = edit_distance(word, words[i]);
+        size_t d = tg_edit_distance(word, words[i]);
         if (d < least) {
             least = d;
             best = words[i];

@@ -10,65 +10,12 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
-#include "base/strbuf.h"
 
-enum { MAX_SETTINGS = 1 << 24, SHOWN = 160 };
+enum { SHOWN = 160 };
 
 char *tg_run_dir_file(const struct tg_run_dir *d, const char *name)
 {
     return tg_path_join(d->path, name);
-}
-
-/* A value as one line of JSON, cut for a message */
-static void value_text(struct tg_json v, char *buf, size_t size)
-{
-    struct tg_strbuf s;
-    struct tg_json_out out;
-    if (!v.node) {
-        snprintf(buf, size, "nothing");
-        return;
-    }
-    tg_strbuf_init(&s, MAX_SETTINGS);
-    tg_jout_init(&out, &s, 0);
-    tg_jout_copy(&out, NULL, v);
-    snprintf(buf, size, "%s", s.text);
-    tg_strbuf_release(&s);
-}
-
-static bool same_value(struct tg_json a, struct tg_json b)
-{
-    struct tg_strbuf x, y;
-    struct tg_json_out out;
-    tg_strbuf_init(&x, MAX_SETTINGS);
-    tg_strbuf_init(&y, MAX_SETTINGS);
-    tg_jout_init(&out, &x, 0);
-    tg_jout_copy(&out, NULL, a);
-    tg_jout_init(&out, &y, 0);
-    tg_jout_copy(&out, NULL, b);
-    bool same = !x.failed && !y.failed && strcmp(x.text, y.text) == 0;
-    tg_strbuf_release(&x);
-    tg_strbuf_release(&y);
-    return same;
-}
-
-/* Descends to the first key or element by which the two differ. */
-static void first_difference(struct tg_json before, struct tg_json now, struct tg_json *at_before,
-                             struct tg_json *at_now)
-{
-    *at_before = before;
-    *at_now = now;
-    bool objects = tg_json_is_object(before) && tg_json_is_object(now);
-    if (!objects && !(tg_json_is_array(before) && tg_json_is_array(now)))
-        return;
-    struct tg_json a = tg_json_first(before), b = tg_json_first(now);
-    for (; a.node && b.node; a = tg_json_next(a), b = tg_json_next(b)) {
-        if (objects && strcmp(tg_json_name(a), tg_json_name(b)) != 0)
-            return;
-        if (!same_value(a, b)) {
-            first_difference(a, b, at_before, at_now);
-            return;
-        }
-    }
 }
 
 static int say_difference(const struct tg_run_dir *d, struct tg_json before, struct tg_json now,
@@ -76,14 +23,12 @@ static int say_difference(const struct tg_run_dir *d, struct tg_json before, str
 {
     struct tg_json a, b;
     char path[256], was[SHOWN], is[SHOWN];
-    first_difference(before, now, &a, &b);
-    tg_json_path(b, path, sizeof path);
-    value_text(a, was, sizeof was);
-    value_text(b, is, sizeof is);
+    tg_json_equal(before, now, &a, &b);
     return tg_fail(err, TG_ERR_MISMATCH,
                    "%s: this run was begun with other settings: %s was %s and is now %s; --force "
                    "begins again with the new ones",
-                   d->path, path, was, is);
+                   d->path, tg_json_path(b.node ? b : a, path, sizeof path),
+                   tg_json_text(a, was, sizeof was), tg_json_text(b, is, sizeof is));
 }
 
 static int remove_stale(const struct tg_run_dir *d, const struct tg_run_files *rows,
@@ -116,8 +61,9 @@ static void changed_group(struct tg_json before, struct tg_json now,
                           const struct tg_run_files *rows, const char **group)
 {
     *group = NULL;
+    struct tg_json a, b;
     for (; rows->group && !*group; rows++)
-        if (!same_value(tg_json_key(before, rows->group), tg_json_key(now, rows->group)))
+        if (!tg_json_equal(tg_json_key(before, rows->group), tg_json_key(now, rows->group), &a, &b))
             *group = rows->group;
 }
 
@@ -181,8 +127,8 @@ int tg_run_dir_open(struct tg_run_dir *d, const char *out, const char *settings,
     snprintf(d->path, n + 5, "%.*s.run", (int)n, out);
     d->made = !tg_path_exists(d->path);
     int status = tg_dir_make(d->path, err);
-    if (status == TG_OK)
-        status = take_lock(d, err);
+    if (status == TG_OK && (status = take_lock(d, err)) != TG_OK)
+        d->made = false; /* of two processes that began at once it is the other's */
     return status ? status : settle(d, files, force, err);
 }
 
