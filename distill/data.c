@@ -79,6 +79,7 @@ static int check_settings(const struct tg_data_settings *s, const struct tg_toke
 int tg_data_open(struct tg_data **out, const struct tg_data_settings *s,
                  const struct tg_tokenizer *tok, size_t vocab, struct tg_err *err)
 {
+    *out = NULL;
     int status = check_settings(s, tok, err);
     if (status != TG_OK)
         return status;

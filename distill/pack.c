@@ -81,11 +81,7 @@ static void argmax_row(void *ud, size_t i, int worker)
 {
     (void)worker;
     struct argmax_job *j = ud;
-    const float *row = j->logits + i * j->vocab;
-    size_t best = 0;
-    for (size_t n = 1; n < j->vocab; n++)
-        if (row[n] > row[best])
-            best = n;
+    size_t best = tg_argmax(j->logits + i * j->vocab, j->vocab);
     j->right[i] = best == (size_t)j->answers[i].id;
 }
 

@@ -339,7 +339,12 @@ static struct variant *variants_create(size_t n, size_t layers, bool **flags)
     *flags = tg_alloc_array(n, layers * sizeof **flags);
     for (size_t i = 0; i < n && v && *flags; i++)
         v[i].windowed = *flags + i * layers;
-    return v && *flags ? v : NULL;
+    if (v && *flags)
+        return v;
+    tg_free(v);
+    tg_free(*flags);
+    *flags = NULL;
+    return NULL;
 }
 
 /* Layers by what the model loses without them: recall plus KL, the worst loss first. order

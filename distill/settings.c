@@ -1,4 +1,5 @@
-/* Settings of stages: defaults, and reading them from "kl:tokens=3M,lr=1e-4" and from JSON. */
+/* Settings of stages: filling in what is not said, and reading them from "kl:tokens=3M,lr=1e-4" and
+ * from JSON. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,53 +9,14 @@
 #include "base/strbuf.h"
 #include "distill/stage.h"
 
-/* Every default of training. Chosen on teacher-8m by KL on text that no run trained on: alignment
- * gains from small batches and large steps of the new parameters, KL on all weights from small ones
- * (docs/benchmarks.md). */
-static const struct tg_stage_settings defaults[] = {
-    {.kind = "align",
-     .tokens = 1000000,
-     .train = TG_TRAIN_MIXERS,
-     .lr = 2e-3,
-     .lr_new = 2e-2,
-     .lr_end = 0.01,
-     .warmup = 0.03,
-     .clip = 1,
-     .beta1 = 0.9,
-     .beta2 = 0.95,
-     .eps = 1e-8,
-     .batch = 2,
-     .micro = 2,
-     .temperature = 1},
-    {.kind = "kl",
-     .tokens = 3000000,
-     .train = TG_TRAIN_ALL,
-     .lr = 7e-5,
-     .lr_new = 2e-3,
-     .lr_end = 0.01,
-     .warmup = 0.03,
-     .clip = 1,
-     .beta1 = 0.9,
-     .beta2 = 0.95,
-     .eps = 1e-8,
-     .batch = 4,
-     .micro = 2,
-     .temperature = 1},
-    {.kind = "ce",
-     .tokens = 1000000,
-     .train = TG_TRAIN_ALL,
-     .lr = 1e-4,
-     .lr_new = 1e-3,
-     .lr_end = 0.1,
-     .warmup = 0.03,
-     .clip = 1,
-     .beta1 = 0.9,
-     .beta2 = 0.95,
-     .eps = 1e-8,
-     .batch = 8,
-     .micro = 2,
-     .temperature = 1},
-};
+/* What a stage's row does not say. */
+static const struct tg_stage_settings common = {.warmup = 0.03,
+                                                .clip = 1,
+                                                .beta1 = 0.9,
+                                                .beta2 = 0.95,
+                                                .eps = 1e-8,
+                                                .micro = 2,
+                                                .temperature = 1};
 
 enum kind { COUNT64, COUNT, NUMBER, TRAIN };
 static const struct setting {
@@ -95,16 +57,6 @@ static int unknown_kind(const char *kind, struct tg_err *err)
     return status;
 }
 
-static int defaults_of(const char *kind, const struct tg_stage_settings **out, struct tg_err *err)
-{
-    for (size_t i = 0; i < sizeof defaults / sizeof *defaults; i++)
-        if (strcmp(defaults[i].kind, kind) == 0) {
-            *out = &defaults[i];
-            return TG_OK;
-        }
-    return unknown_kind(kind, err);
-}
-
 static double get(const struct tg_stage_settings *s, const struct setting *f)
 {
     const char *at = (const char *)s + f->offset;
@@ -125,14 +77,8 @@ static void set(struct tg_stage_settings *s, const struct setting *f, double val
         *(double *)(void *)at = value;
 }
 
-int tg_stage_defaults(struct tg_stage_settings *s, struct tg_err *err)
+static void fill(struct tg_stage_settings *s, const struct tg_stage_settings *from)
 {
-    const struct tg_stage_settings *from = NULL;
-    if (s->complete)
-        return TG_OK;
-    int status = defaults_of(s->kind, &from, err);
-    if (status != TG_OK)
-        return status;
     for (size_t i = 0; i < SETTINGS; i++) {
         const struct setting *f = &settings[i];
         if (f->kind != TRAIN && !(get(s, f) > 0))
@@ -140,6 +86,17 @@ int tg_stage_defaults(struct tg_stage_settings *s, struct tg_err *err)
     }
     if (s->train == TG_TRAIN_DEFAULT)
         s->train = from->train;
+}
+
+int tg_stage_defaults(struct tg_stage_settings *s, struct tg_err *err)
+{
+    const struct tg_stage *stage = tg_stage_find(s->kind);
+    if (s->complete)
+        return TG_OK;
+    if (!stage)
+        return unknown_kind(s->kind, err);
+    fill(s, &stage->defaults);
+    fill(s, &common);
     if (s->train == TG_TRAIN_LORA && s->lora_rank == 0)
         s->lora_rank = 8;
     s->complete = true;
@@ -207,13 +164,11 @@ static int set_text(struct tg_stage_settings *s, const struct setting *f, const 
 
 static int begin_kind(struct tg_stage_settings *s, const char *kind, struct tg_err *err)
 {
-    const struct tg_stage_settings *from = NULL;
-    int status = defaults_of(kind, &from, err);
-    if (status == TG_OK) {
-        *s = *from;
-        s->complete = true;
-    }
-    return status;
+    if (!tg_stage_find(kind))
+        return unknown_kind(kind, err);
+    *s = (struct tg_stage_settings){0};
+    snprintf(s->kind, sizeof s->kind, "%s", kind);
+    return tg_stage_defaults(s, err);
 }
 
 int tg_stage_parse_arg(const char *arg, struct tg_stage_settings *s, struct tg_err *err)

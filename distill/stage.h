@@ -20,6 +20,10 @@ struct tg_stage {
     bool needs_teacher;
     bool per_layer; /* layers are independent of each other: gradients are clipped layer by layer,
                        and only mixers of changed layers can train */
+    /* Settings that nobody gave; zero: what all stages have in common (settings.c). Chosen on
+     * teacher-8m by KL on text that no run trained on: alignment gains from small batches and large
+     * steps of the new parameters, KL on all weights from small ones (docs/benchmarks.md). */
+    struct tg_stage_settings defaults;
     /* memory for micro-batches as large as `largest` */
     int (*begin)(struct tg_stage_io *io, const struct tg_batch *largest, struct tg_err *err);
     /* adds gradients of one micro-batch; *loss: its mean loss */

@@ -12,15 +12,6 @@ struct score_job {
     struct tg_row_score *out;
 };
 
-static size_t argmax(const float *x, size_t n)
-{
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        if (x[i] > x[best])
-            best = i;
-    return best;
-}
-
 static void score_row(void *ud, size_t i, int worker)
 {
     (void)worker;
@@ -35,7 +26,7 @@ static void score_row(void *ud, size_t i, int worker)
     float *s = j->student + i * j->vocab;
     if (o->target)
         o->student_nll = j->kern->ce_row(s, j->next[i], 0, j->vocab);
-    o->top1 = argmax(t, j->vocab) == argmax(s, j->vocab);
+    o->top1 = tg_argmax(t, j->vocab) == tg_argmax(s, j->vocab);
     o->kl = j->kern->kl_row(t, s, 1, 0, j->vocab);
 }
 

@@ -11,6 +11,12 @@ static int ce_batch(struct tg_stage_io *io, const int32_t *ids, const struct tg_
 const struct tg_stage tg_stage_ce = {
     .name = "ce",
     .summary = "next-token cross-entropy, without the teacher",
+    .defaults = {.tokens = 1000000,
+                 .train = TG_TRAIN_ALL,
+                 .lr = 1e-4,
+                 .lr_new = 1e-3,
+                 .lr_end = 0.1,
+                 .batch = 8},
     .begin = tg_heads_begin,
     .batch = ce_batch,
     .end = tg_heads_end,

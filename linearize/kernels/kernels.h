@@ -56,11 +56,22 @@ struct tg_kernels {
      * weight != 0. Summed in double. */
     double (*ce_row)(float *x, int32_t target, float weight, size_t n);
 
-    /* AdamW on n elements: m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p -= lr ((m / c1) / (sqrt(v
-     * / c2) + eps) + decay p), g first multiplied by gscale; c1 = 1 - b1^step, c2 = 1 - b2^step. */
+    /* AdamW on n elements, g first multiplied by gscale; c1 = 1 - b1^step, c2 = 1 - b2^step:
+     *   m = b1 m + (1-b1) g,  v = b2 v + (1-b2) g^2
+     *   p -= lr ((m / c1) / (sqrt(v / c2) + eps) + decay p) */
     void (*adamw)(float *p, const float *g, float *m, float *v, float gscale, float lr, float b1,
                   float b2, float eps, float decay, float c1, float c2, size_t n);
 };
+
+/* The first of the largest; 0 if x[0] is not a number */
+static inline size_t tg_argmax(const float *x, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (x[i] > x[best])
+            best = i;
+    return best;
+}
 
 enum tg_cpu_flags { TG_CPU_AVX2 = 1, TG_CPU_AVX512 = 2, TG_CPU_ALL = ~0 };
 /* The best table that both the processor and `mask` allow. Const, never freed. */

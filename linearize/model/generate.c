@@ -120,15 +120,6 @@ static int prefill(struct generation *g, const int32_t *const *prompts, const si
     return TG_OK;
 }
 
-static int32_t greedy(const float *logits, size_t n)
-{
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        if (logits[i] > logits[best])
-            best = i;
-    return (int32_t)best;
-}
-
 static int by_probability(const void *a, const void *b)
 {
     const struct candidate *x = a, *y = b;
@@ -187,7 +178,7 @@ static void pick(void *ud, size_t item, int worker)
     const struct tg_kernels *k = g->m->ctx.k;
     float *p = g->logits + item * g->vocab;
     if (s->temperature == 0) {
-        g->next[i] = greedy(p, g->vocab);
+        g->next[i] = (int32_t)tg_argmax(p, g->vocab);
         return;
     }
     float top = k->max(p, g->vocab);
