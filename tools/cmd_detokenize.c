@@ -62,7 +62,10 @@ static int print_text(const struct tg_tokenizer *tok, const struct tg_ids *ids, 
         tg_jout_object(&out, NULL);
         tg_jout_str(&out, "text", text);
         tg_jout_end_object(&out);
-        puts(s.text);
+        if (s.failed)
+            status = tg_fail(err, TG_ERR_NOMEM, "no memory for a text of %zu bytes", len);
+        else
+            puts(s.text);
         tg_strbuf_release(&s);
     } else if (status == TG_OK) {
         fwrite(text, 1, len, stdout);

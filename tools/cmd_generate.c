@@ -36,6 +36,7 @@ struct stream {
     const struct tg_tokenizer *tok;
     struct tg_ids held; /* ids whose text may still be half of a character */
     struct tg_strbuf text;
+    struct tg_err err; /* what went wrong while tokens came */
     bool show;
 };
 
@@ -44,14 +45,17 @@ static bool ends_in_replacement(const char *text, size_t len)
     return len >= 3 && memcmp(text + len - 3, "\xEF\xBF\xBD", 3) == 0;
 }
 
-static void show_held(struct stream *s, bool last)
+static int show_held(struct stream *s, bool last)
 {
     enum { LONGEST_WAIT = 8 };
     char *text = NULL;
     size_t len = 0;
-    if (s->held.count == 0 ||
-        tg_tokenizer_decode(s->tok, s->held.data, s->held.count, false, &text, &len, NULL) != TG_OK)
-        return;
+    if (s->held.count == 0)
+        return TG_OK;
+    int status =
+        tg_tokenizer_decode(s->tok, s->held.data, s->held.count, false, &text, &len, &s->err);
+    if (status != TG_OK)
+        return status;
     if (last || !ends_in_replacement(text, len) || s->held.count >= LONGEST_WAIT) {
         tg_strbuf_add(&s->text, text, len);
         if (s->show) {
@@ -61,15 +65,26 @@ static void show_held(struct stream *s, bool last)
         s->held.count = 0;
     }
     tg_free(text);
+    return s->text.failed ? tg_fail(&s->err, TG_ERR_NOMEM, "no memory for the text") : TG_OK;
+}
+
+/* A vocabulary may be padded beyond the tokenizer's; such ids have no text, as in HF's decoders. */
+static bool has_text(const struct tg_tokenizer *tok, int32_t id)
+{
+    char *text = NULL;
+    size_t len = 0;
+    int status = tg_tokenizer_decode(tok, &id, 1, false, &text, &len, NULL);
+    tg_free(text);
+    return status != TG_ERR_VALUE;
 }
 
 static int on_token(void *ud, size_t sequence, int32_t id)
 {
     struct stream *s = ud;
     (void)sequence;
-    if (tg_ids_push(&s->held, id, NULL) != TG_OK)
+    if (has_text(s->tok, id) &&
+        (tg_ids_push(&s->held, id, &s->err) != TG_OK || show_held(s, false) != TG_OK))
         return 1;
-    show_held(s, false);
     return tg_stop_wanted(s->tool);
 }
 
@@ -120,7 +135,10 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
             fwrite(text, 1, len, stdout);
         status = tg_generate(s.model, &prompts, &prompt.count, 1, count, &sampling,
                              !set->ignore_eos, out, &made, on_token, &stream, err);
-        show_held(&stream, true);
+        if (status == TG_OK && stream.err.code == TG_OK)
+            show_held(&stream, true);
+        if (status == TG_OK && stream.err.code != TG_OK)
+            status = tg_fail(err, stream.err.code, "%s", stream.err.msg);
         double seconds = tg_now() - began;
         if (stream.show)
             putchar('\n');

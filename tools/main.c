@@ -212,7 +212,7 @@ static int run_command(const struct tg_command_row *row, int argc, char **argv,
         fprintf(stderr, "tegu %s: %s\n", c->name, err.msg[0] ? err.msg : "failed");
         status = TG_EXIT_FAILED;
     }
-    if (fflush(stdout) != 0 && status == TG_EXIT_DONE) {
+    if ((fflush(stdout) != 0 || ferror(stdout)) && status == TG_EXIT_DONE) {
         fprintf(stderr, "tegu %s: standard output: write failed\n", c->name);
         status = TG_EXIT_FAILED;
     }

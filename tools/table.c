@@ -64,23 +64,26 @@ void tg_table_print(const struct tg_table *t, FILE *to, bool color)
         fputs("(no memory for the table)\n", to);
         return;
     }
+    size_t widest[TG_TABLE_COLUMNS] = {0};
+    bool right[TG_TABLE_COLUMNS]; /* numbers, but for the first column */
+    for (size_t c = 0; c < t->columns; c++) {
+        right[c] = c > 0 && t->rows > 1;
+        for (size_t r = 0; r < t->rows; r++) {
+            size_t w = width(t->cells[r][c]);
+            widest[c] = w > widest[c] ? w : widest[c];
+            right[c] = right[c] && (r == 0 || is_number(t->cells[r][c]));
+        }
+    }
     for (size_t r = 0; r < t->rows; r++) {
         for (size_t c = 0; c < t->columns; c++) {
-            size_t widest = 0;
-            bool numbers = t->rows > 1;
-            for (size_t i = 0; i < t->rows; i++) {
-                size_t w = width(t->cells[i][c]);
-                widest = w > widest ? w : widest;
-                numbers = numbers && (i == 0 || is_number(t->cells[i][c]));
-            }
             const char *cell = t->cells[r][c];
-            int gap = (int)(widest - width(cell));
+            int gap = (int)(widest[c] - width(cell));
             bool bold = color && r == 0;
             fputs(c ? "  " : "", to);
-            if (numbers && c)
+            if (right[c])
                 fprintf(to, "%*s", gap, "");
             fprintf(to, "%s%s%s", bold ? "\033[1m" : "", cell, bold ? "\033[0m" : "");
-            if (!(numbers && c) && c + 1 < t->columns)
+            if (!right[c] && c + 1 < t->columns)
                 fprintf(to, "%*s", gap, "");
         }
         fputc('\n', to);
