@@ -81,6 +81,7 @@ static int text_run_init(struct text_run *r, struct tg_model *teacher, struct tg
         return tg_fail(err, TG_ERR_NOMEM, "no memory to evaluate %zu tokens at a time", rows);
     return TG_OK;
 }
+
 static void text_run_release(struct text_run *r)
 {
     tg_pack_release(&r->pack);
@@ -243,8 +244,6 @@ static int watch_token(void *ud, size_t sequence, int32_t id)
     return w->stopped;
 }
 
-/* Prompts are evenly spaced in the text; an agreement is the share of tokens before the first
- * difference. */
 int tg_eval_generation(struct tg_model *teacher, struct tg_model *student, const int32_t *ids,
                        size_t count, size_t prompts, size_t prompt_len, size_t tokens,
                        double *agreement, const struct tg_progress *p, struct tg_err *err)

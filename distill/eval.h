@@ -33,9 +33,8 @@ int tg_eval_recall(struct tg_model *m, const struct tg_recall_source *s, enum tg
                    size_t size, size_t items, uint64_t seed, double *score,
                    const struct tg_progress *p, struct tg_err *err);
 
-/* Agreement of greedy continuations: prompts of prompt_len ids from the text, `tokens` each; share
- * of positions before and including the first difference... see eval.c: mean over prompts of (equal
- * leading tokens / tokens). */
+/* Agreement of greedy continuations of prompts of prompt_len ids, spread over the text: mean over
+ * the prompts of (equal leading tokens / tokens). */
 int tg_eval_generation(struct tg_model *teacher, struct tg_model *student, const int32_t *ids,
                        size_t count, size_t prompts, size_t prompt_len, size_t tokens,
                        double *agreement, const struct tg_progress *p, struct tg_err *err);

@@ -38,8 +38,7 @@ void tg_recall_source_release(struct tg_recall_source *s);
  * Remember it. 23339 is the pass key.\n" at a random token position of size-60 ids of text, then
  * "\nWhat is the pass key? The pass key is", answer " 23339."; kv: "Register of names and
  * numbers.\n", size lines "NAME: 1234\n", "Questions.\n", "NAME:", answer " 1234\n"; mqar: size
- * pairs of single tokens "key value" repeated, then keys asked (methods' multi-query association in
- * token ids); copy: words, then again. */
+ * pairs of single tokens "key value" repeated, then keys asked; copy: words, then again. */
 struct tg_recall_item {
     struct tg_ids prompt, answer; /* owned */
 };

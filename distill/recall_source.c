@@ -1,5 +1,5 @@
-/* What the recall tasks draw from: names (common capitalised words of the text, as the registers of
- * the protocol use them) and words (single tokens, for associations in token ids). */
+/* What the recall tasks draw from: names (common capitalised words of the text), words (single
+ * tokens, for associations in token ids) and prose (text in which a needle is the only one). */
 #include "distill/recall.h"
 
 #include <stdlib.h>

@@ -9,7 +9,7 @@
 #include "base/status.h"
 #include "formats/tokenizer/tokenizer.h"
 
-/* Where a part begins and ends: fraction of the tokens (is_share) or token numbers. */
+/* Where a part begins and ends: a share of the tokens, 0..1, or a token's number. */
 struct tg_corpus_spec {
     char *path;        /* owned */
     double begin, end; /* end = INFINITY: to the end */
@@ -19,8 +19,8 @@ int tg_corpus_spec_parse(const char *arg, struct tg_corpus_spec *spec, struct tg
 void tg_corpus_spec_release(struct tg_corpus_spec *spec);
 
 /* Whole text of a file, decompressed if its first bytes say gzip; CRC checked; at most `max` bytes;
- * must be UTF-8. Caller frees. Empty text is an error. For .jsonl the documents are joined by
- * nothing and doc_ends (may be NULL) is not filled. */
+ * must be UTF-8. Caller frees. Empty text is an error. Documents of a .jsonl follow each other with
+ * nothing between them. */
 int tg_text_read(const char *path, size_t max, char **text, size_t *len, struct tg_err *err);
 
 /* Token ids of the part of one file that the spec names, appended. Plain text is encoded as one

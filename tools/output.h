@@ -1,5 +1,4 @@
-/* What commands write: hybrid checkpoints, by way of a temporary directory, and small JSON files.
- */
+/* What commands write: hybrid checkpoints, by way of a temporary directory. */
 #ifndef TG_TOOLS_OUTPUT_H
 #define TG_TOOLS_OUTPUT_H
 

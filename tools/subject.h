@@ -25,7 +25,7 @@ void tg_subject_close(struct tg_subject *s); /* accepts a zeroed struct */
 /* Token ids of files (parts allowed), one after another. */
 int tg_texts_read(const struct tg_texts *files, const struct tg_tokenizer *tok, size_t vocab,
                   struct tg_ids *ids, struct tg_err *err);
-/* Teacher and student must share vocabulary and width of the output. */
+/* Teacher and student must share a vocabulary. */
 int tg_subjects_match(const struct tg_subject *teacher, const char *teacher_path,
                       const struct tg_subject *student, const char *student_path,
                       struct tg_err *err);

@@ -3,8 +3,9 @@
  * One head, one chunk of C rows, S and z the state before it, b_i the sum of g up to row i, and
  * E_ij = e^{b_i - b_j} for j <= i (else 0):
  *
- *   P   = (Q K^T) . E                 num = P V + e^{b} . (Q S)      den = rowsum(P) + e^{b} . (Q
- * z) S' = e^{b_C} S + K^T (e^{b_C - b} . V)                z' = e^{b_C} z + K^T e^{b_C - b}
+ *   P = (Q K^T) . E
+ *   num = P V + e^{b} . (Q S)                     den = rowsum(P) + e^{b} . (Q z)
+ *   S' = e^{b_C} S + K^T (e^{b_C - b} . V)        z' = e^{b_C} z + K^T e^{b_C - b}
  *
  * Backward, dS and dz the gradients of S' and z':
  *

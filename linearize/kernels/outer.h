@@ -1,5 +1,4 @@
-/* The gated outer-product recurrence (methods: family G), written once; chunked. Per head, with log
- * gate g_t <= 0:
+/* The gated outer-product recurrence, written once; chunked. Per head, with log gate g_t <= 0:
  *
  *   S_t = e^{g_t} S_{t-1} + k_t v_t^T        num_t = S_t^T q_t
  *   z_t = e^{g_t} z_{t-1} + k_t              den_t = z_t . q_t

@@ -3,8 +3,8 @@
  * shifted keys. Row t takes in the key j = t - lag with the decay of the rows passed since:
  *
  *   k'_t = phi(k_j) e^{g_{j+1} + .. + g_t},  v'_t = v_j,  q'_t = phi(q_t)
- *   num_t = sum_{j <= t-lag} D_tj phi(q_t).phi(k_j) v_j,  den_t the same without v, D_tj =
- * e^{g_{j+1} + .. + g_t}
+ *   num_t = sum_{j <= t-lag} D_tj phi(q_t).phi(k_j) v_j,  den_t the same without v,
+ *   D_tj = e^{g_{j+1} + .. + g_t}
  *
  * g <= 0 per query head, so no exponential exceeds 1. The feature map has weights per query head,
  * on q and on k of kv head h / (H / G). Rows t < lag have num = 0, den = 0. */

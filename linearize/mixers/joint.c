@@ -1,9 +1,10 @@
 /* The joint denominator; equations in joint.h. Backward, total = log Z, delta = dy.y:
  *
  *   window: tg_attn_bwd with (total, delta);   w = e^{c - total}
- *   dnum = w dy,  dden = -w delta,  dc = w (dy.num - delta den),  dsink_m = doff_m = -e^{sink_m +
- * off - total} delta logit_h: sum_t dc (gated_window), or with off = .. - log sigmoid(logit):
- * -sigmoid(-logit) sum_t (dc + sum_m doff_m) */
+ *   dnum = w dy,  dden = -w delta,  dc = w (dy.num - delta den)
+ *   dsink_m = doff_m = -e^{sink_m + off - total} delta
+ *   dlogit_h = sum_t dc,  or where off = max - log sigmoid(logit):
+ *   dlogit_h = -sigmoid(-logit) sum_t (dc + sum_m doff_m) */
 #include "linearize/mixers/joint.h"
 
 #include <math.h>

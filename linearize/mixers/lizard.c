@@ -1,9 +1,12 @@
 /* Lizard (arXiv 2507.09025): gated linear attention over everything plus a window softmax, each
- * with its own denominator: yg_t = sum_{j <= t} D_tj phi(q_t).phi(k_j) v_j / sum_{j <= t} D_tj
- * phi(q_t).phi(k_j)      without rotary ya_t = sum_{t-j < window} e^{s_tj} v_j / (sum_{t-j <
- * window} e^{s_tj} + sum_m e^{sink_hm})   with rotary y_t  = yg_t + alpha_h ya_t,        D_tj the
- * product of sigmoid(gate_l), l = j+1..t That the window keeps the rotary is a reading of the
- * paper, backed by a reproduction.
+ * with its own denominator:
+ *
+ *   yg_t = sum_{j <= t} D_tj phi(q_t).phi(k_j) v_j / sum_{j <= t} D_tj phi(q_t).phi(k_j)
+ *   ya_t = sum_{t-j < window} e^{s_tj} v_j / (sum_{t-j < window} e^{s_tj} + sum_m e^{sink_hm})
+ *   y_t  = yg_t + alpha_h ya_t,   D_tj the product of sigmoid(gate_l), l = j+1..t
+ *
+ * yg without rotary, ya with it: that the window keeps the rotary is a reading of the paper, backed
+ * by a reproduction.
  *
  * Backward: dnum = dyg / den, dden = -(dyg.yg) / den, dya = alpha dy, dalpha_h = sum_t dy.ya. */
 #include <math.h>

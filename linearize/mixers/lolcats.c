@@ -1,9 +1,12 @@
 /* LoLCATs (arXiv 2410.10254; HazyResearch/lolcats, linear_window_attention_sw): one denominator,
  * window scores relative to their maximum m_t and scaled by b_h = sigmoid(window_logit_h), far
- * branch not: y_t = (b sum_win e^{s_tj - m_t} v_j + sum_far D_tj phi(q_t).phi(k_j) v_j) / (b
- * sum_win e^{s_tj - m_t} + sum_far D_tj phi.phi + sum_m e^{sink_hm}) m_t is part of the definition
- * and a constant for the gradient. As published D = 1 and there are no sinks; the gated form has
- * both. */
+ * branch not:
+ *
+ *   y_t = (b_h sum_win e^{s_tj - m_t} v_j + sum_far D_tj phi(q_t).phi(k_j) v_j)
+ *         / (b_h sum_win e^{s_tj - m_t} + sum_far D_tj phi(q_t).phi(k_j) + sum_m e^{sink_hm})
+ *
+ * m_t is part of the definition and a constant for the gradient. As published D = 1 and there are
+ * no sinks; the gated form has both. */
 #include "linearize/mixers/joint_mixer.h"
 #include "linearize/mixers/rows.h"
 

@@ -1,6 +1,9 @@
 /* Softmax attention over all earlier tokens, as transformers' Llama, Mistral, Qwen2 and Qwen3
- * layers: y_t = sum_{j <= t} e^{s_tj} v_j / sum_{j <= t} e^{s_tj},   s_tj = scale q_t . k_j Its
- * decode cache grows with the text. Nothing in it is new, so it has no inherit. */
+ * layers:
+ *
+ *   y_t = sum_{j <= t} e^{s_tj} v_j / sum_{j <= t} e^{s_tj},   s_tj = scale q_t . k_j
+ *
+ * Its decode cache grows with the text. Nothing in it is new, so it has no inherit. */
 #include "linearize/mixers/joint_mixer.h"
 #include "linearize/mixers/rows.h"
 

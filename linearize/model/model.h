@@ -1,7 +1,8 @@
 /* The generic decoder built from a spec: forward, backward, decode. Pre-norm residual blocks:
  *
- *   h += mixer(rms(h) * norm_in);  h += down(silu(gate x) * up x), x = rms(h) * norm_mlp;  logits =
- * head (rms(h) * norm_out) */
+ *   h += mixer(rms(h) * norm_in)
+ *   h += down(silu(gate x) * up x),  x = rms(h) * norm_mlp
+ *   logits = head (rms(h) * norm_out) */
 #ifndef TG_LINEARIZE_MODEL_H
 #define TG_LINEARIZE_MODEL_H
 

@@ -2,7 +2,7 @@
  *
  *   {"mixer": "gated_window",
  *    "layers": [{"layer": 0, "window": 128, "sinks": 1, "feature_map": "hedgehog_softmax"},
- * {"layer": 1, "mixer": "keep"}]}
+ *               {"layer": 1, "mixer": "keep"}]}
  *
  * "mixer" is that of entries without their own (absent: gated_window). Layers that are not listed
  * are kept; so is one whose mixer is "keep". An entry's other keys are window, sinks, feature_map,

@@ -24,7 +24,7 @@ int tg_validate_run(const struct tg_validate_input *in, struct tg_results *r, st
 /* Every --fail-if must parse and name one result */
 int tg_checks_prepare(const struct tg_texts *fail_if, const struct tg_results *names,
                       struct tg_err *err);
-/* What each said: "kl 0.012 > 0.05: holds not" ... */
+/* What one --fail-if came to */
 struct tg_verdict {
     const char *text, *path; /* borrowed */
     double value;
