@@ -19,7 +19,7 @@ for name; do
     # shellcheck disable=SC2086
     [ -d "$out/$name" ] || "$tegu" hybridize examples/teacher-8m "$out/$name" $plan --mixer gated_window \
         --data "$books@0:85%" --validate-data "$books@85%:100%" --validate-length 2048 --windows 12 \
-        --suite ppl,kl --length 1024 --stage align:tokens=1M --stage kl:tokens=3M
+        --suite ppl,kl --length 1024 --stage align:tokens=1M --stage "kl:tokens=${KL_TOKENS:-3M}"
     "$tegu" validate "$out/$name" --teacher examples/teacher-8m --data "$books@85%:100%" --length 2048 --windows 24 \
         --suite ppl --json "$out/$name.ppl.json" --force
     "$tegu" validate "$out/$name" --teacher examples/teacher-8m --data "$books@85%:100%" --length 2048 --windows 12 \
