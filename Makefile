@@ -110,8 +110,8 @@ lint: ## static rules: include and link direction, formatting, lengths, no print
 	@bash tests/layers.sh $(OBJ) $(DEP_LIBS)
 	@echo "lint: clean"
 
-# Headers go to include/tegu with their folders, so that `#include "tegu.h"` finds what it includes.
-HEADERS := $(sort $(wildcard $(foreach l,$(LAYERS),$(l)/*.h $(l)/*/*.h)))
+# Headers, and the tables that they include, go to include/tegu with their folders, so that `#include "tegu.h"` finds what it includes.
+HEADERS := $(sort $(filter-out %_tmpl.h,$(wildcard $(foreach l,$(LAYERS),$(l)/*.h $(l)/*/*.h $(l)/*.def $(l)/*/*.def))))
 install: all lib ## PREFIX (/usr/local): program, libtegu, headers, pkg-config file
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	install $(OUT)/tegu $(DESTDIR)$(PREFIX)/bin/tegu
