@@ -2,20 +2,32 @@
 #include <stdio.h>
 
 #include "base/file.h"
+#include "base/mem.h"
+#include "distill/calibrate.h"
 #include "linearize/surgery/surgery.h"
 #include "tools/groups.h"
 #include "tools/output.h"
 #include "tools/plan_view.h"
 #include "tools/subject.h"
+#include "tools/table.h"
 
 struct settings {
     const char *plan, *dtype;
-    int64_t max_shard;
+    struct tg_texts files;
+    int64_t tokens, length, max_shard;
 };
 #define AT(field) offsetof(struct settings, field)
 static const struct tg_option options[] = {
     {0, "plan", TG_OPT_TEXT, AT(plan), NULL, "F", "what becomes of each layer, by tegu plan", 0, 0,
      NULL, true},
+    {0, "data", TG_OPT_TEXTS, AT(files), NULL, "FILE",
+     "closed-form start: fit each head's output gain to the teacher on this text (or token ids); "
+     "a part of it: F@0:85%",
+     0, 0, NULL, false},
+    {0, "tokens", TG_OPT_COUNT, AT(tokens), "32k", "N", "tokens of --data that are used", 1, 1e12,
+     NULL, false},
+    {0, "length", TG_OPT_COUNT, AT(length), "1024", "T", "tokens of a sequence", 1, 1 << 24, NULL,
+     false},
     {0, "dtype", TG_OPT_CHOICE, AT(dtype), "bf16", "T", "weights as", 0, 0, tg_choice_weight_dtype,
      false},
     {0, "max-shard-size", TG_OPT_BYTES, AT(max_shard), "5G", "S",
@@ -24,22 +36,118 @@ static const struct tg_option options[] = {
 };
 #undef AT
 
+/* What the closed form did to each layer; empty without --data */
+struct fits {
+    bool *changed; /* [layers], owned; NULL: not done */
+    struct tg_gain_result *results;
+    size_t layers;
+};
+static void fits_release(struct fits *f)
+{
+    tg_free(f->changed);
+    tg_free(f->results);
+}
+
+static int fit(struct tg_tool *t, const struct settings *set, const struct tg_plan *plan,
+               const struct tg_subject *teacher, struct tg_model *student, struct fits *f,
+               struct tg_err *err)
+{
+    struct tg_ids ids = {0};
+    f->layers = plan->count;
+    f->changed = tg_alloc_array(f->layers, sizeof *f->changed);
+    f->results = tg_alloc_array(f->layers, sizeof *f->results);
+    if (!f->changed || !f->results)
+        return tg_fail(err, TG_ERR_NOMEM, "no memory for %zu layers", f->layers);
+    for (size_t l = 0; l < f->layers; l++)
+        f->changed[l] = plan->layers[l].mixer != NULL;
+    int status = tg_texts_read(&set->files, teacher->tok, teacher->model->spec.vocab, &ids, err);
+    if (status == TG_OK)
+        status = tg_calibrate_gains(teacher->model, student, f->changed, ids.data, ids.count,
+                                    (size_t)set->length, (size_t)set->tokens, f->results,
+                                    &t->progress, err);
+    tg_ids_release(&ids);
+    return status;
+}
+
+static void fits_print(const struct tg_tool *t, const struct fits *f)
+{
+    if (!f->changed)
+        return;
+    struct tg_table table;
+    printf("\nclosed form: relative error of each changed layer, gains of its heads\n");
+    tg_table_init(&table, "layer|error before|after|lowest gain|highest|at a limit");
+    for (size_t l = 0; l < f->layers; l++) {
+        const struct tg_gain_result *r = &f->results[l];
+        if (f->changed[l])
+            tg_table_row(&table, "%zu|%.4f|%.4f|%.3f|%.3f|%zu", l, r->before, r->after, r->lowest,
+                         r->highest, r->at_limit);
+    }
+    tg_table_print(&table, stdout, t->color);
+    tg_table_release(&table);
+}
+
+static void fits_write_json(const struct fits *f, struct tg_json_out *out)
+{
+    if (!f->changed)
+        return;
+    tg_jout_array(out, "closed_form");
+    for (size_t l = 0; l < f->layers; l++) {
+        const struct tg_gain_result *r = &f->results[l];
+        if (!f->changed[l])
+            continue;
+        tg_jout_object(out, NULL);
+        tg_jout_int(out, "layer", (int64_t)l);
+        tg_jout_num(out, "before", r->before);
+        tg_jout_num(out, "after", r->after);
+        tg_jout_num(out, "lowest_gain", r->lowest);
+        tg_jout_num(out, "highest_gain", r->highest);
+        tg_jout_int(out, "at_limit", (int64_t)r->at_limit);
+        tg_jout_end_object(out);
+    }
+    tg_jout_end_array(out);
+}
+
+static int show(const struct tg_tool *t, const char *out_path, const struct tg_model *teacher,
+                const struct tg_model *student, const struct fits *f, struct tg_err *err)
+{
+    if (!t->set.json) {
+        tg_plan_print(t, &teacher->spec, &student->spec);
+        fits_print(t, f);
+        return TG_OK;
+    }
+    struct tg_json_doc_out doc;
+    struct tg_json_out *out = tg_print_json_begin(&doc);
+    tg_jout_str(out, "out", out_path);
+    tg_jout_int(out, "params", (int64_t)tg_spec_param_count(&student->spec));
+    tg_jout_int(out, "kv_bytes_per_token", (int64_t)tg_spec_kv_bytes_per_token(&student->spec, 2));
+    tg_jout_int(out, "state_bytes", (int64_t)tg_spec_state_bytes(&student->spec));
+    fits_write_json(f, out);
+    return tg_print_json_end(&doc, err);
+}
+
 static int run(struct tg_tool *t, void *settings, struct tg_err *err)
 {
     const struct settings *set = settings;
     const char *teacher_path = t->args[0], *out_path = t->args[1];
     struct tg_subject teacher = {0};
     struct tg_plan plan = {0};
+    struct fits fits = {0};
     struct tg_model *student = NULL;
+    if (set->files.count == 0 &&
+        (tg_parse_given(t->parse, "tokens") || tg_parse_given(t->parse, "length")))
+        return tg_usage(err, "options --tokens and --length are for --data FILE");
+    unsigned flags = TG_SUBJECT_HASH | (set->files.count ? TG_SUBJECT_TOKENIZER_IF_ANY : 0);
     int status = tg_output_check(t, out_path, err);
     if (status == TG_OK)
         status = tg_output_apart(out_path, teacher_path, err);
     if (status == TG_OK)
-        status = tg_subject_open(t, teacher_path, TG_SUBJECT_HASH, &teacher, err);
+        status = tg_subject_open(t, teacher_path, flags, &teacher, err);
     if (status == TG_OK)
         status = tg_plan_load(&plan, set->plan, &teacher.model->spec, err);
     if (status == TG_OK)
         status = tg_surgery_apply(teacher.model, &plan, &student, err);
+    if (status == TG_OK && set->files.count)
+        status = fit(t, set, &plan, &teacher, student, &fits, err);
     if (status == TG_OK) {
         struct tg_checkpoint_job job = {
             .model = student,
@@ -51,18 +159,9 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
         };
         status = tg_checkpoint_write(t, &job, out_path, err);
     }
-    if (status == TG_OK && t->set.json) {
-        struct tg_json_doc_out doc;
-        struct tg_json_out *out = tg_print_json_begin(&doc);
-        tg_jout_str(out, "out", out_path);
-        tg_jout_int(out, "params", (int64_t)tg_spec_param_count(&student->spec));
-        tg_jout_int(out, "kv_bytes_per_token",
-                    (int64_t)tg_spec_kv_bytes_per_token(&student->spec, 2));
-        tg_jout_int(out, "state_bytes", (int64_t)tg_spec_state_bytes(&student->spec));
-        status = tg_print_json_end(&doc, err);
-    } else if (status == TG_OK) {
-        tg_plan_print(t, &teacher.model->spec, &student->spec);
-    }
+    if (status == TG_OK)
+        status = show(t, out_path, teacher.model, student, &fits, err);
+    fits_release(&fits);
     tg_model_free(student);
     tg_plan_release(&plan);
     tg_subject_close(&teacher);
@@ -75,7 +174,9 @@ const struct tg_command tg_cmd_linearize = {
     .min_args = 2,
     .max_args = 2,
     .details = "Writes the untrained hybrid to OUT, a native checkpoint. What can be inherited "
-               "from the softmax layers is.",
+               "from the softmax layers is. With "
+               "--data each head's output is then scaled by the gain that fits the teacher's "
+               "activations best.",
     .settings_size = sizeof(struct settings),
     .groups = {{options, 0}},
     .run = run,
