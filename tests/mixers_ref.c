@@ -137,22 +137,25 @@ static double dot(const double *a, const double *b, size_t n)
     return sum;
 }
 
-/* sum_j weight_j v_j for j = to-1 .. 0, D_tj gathered on the way; only keys at least `lag` back
- * count */
+/* Adds sum_j weight_j v_j over the keys at least `lag` back, D_tj gathered on the way; returns the
+ * weights' sum. Nothing, if that is not positive. */
 static double add_far(const struct head *x, size_t t, size_t lag, const double *pq,
                       const double *pk, size_t n, size_t K, double factor, double *num)
 {
-    double decay = 0, den = 0;
+    double decay = 0, den = 0, *sum = zeros(K);
     for (size_t j = t + 1; j-- > 0;) {
         if (t - j >= lag) {
             double w = factor * exp(decay) * dot(pq + t * n, pk + j * n, n);
             den += w;
             for (size_t c = 0; c < K; c++)
-                num[c] += w * x->v[j * K + c];
+                sum[c] += w * x->v[j * K + c];
         }
         decay += x->g[j];
     }
-    return den;
+    for (size_t c = 0; c < K && den > 0; c++)
+        num[c] += sum[c];
+    tg_free(sum);
+    return den > 0 ? den : 0;
 }
 
 /* y [T] rows ld apart */

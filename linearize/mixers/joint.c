@@ -73,8 +73,8 @@ float tg_joint_row(const struct tg_joint *j, size_t h, float lse, float max, con
     for (size_t m = 0; m < j->sinks; m++)
         top = fmaxf(top, sink[m] + off);
     float sum = expf(lse - top);
-    if (num && den != 0)
-        sum += den > 0 ? expf(c + logf(den) - top) : den * far_weight(c - top);
+    if (num && den > 0)
+        sum += expf(c + logf(den) - top);
     for (size_t m = 0; m < j->sinks; m++)
         sum += expf(sink[m] + off - top);
     float total = top + logf(sum), near = expf(lse - total), far = num ? far_weight(c - total) : 0;
@@ -109,7 +109,7 @@ static void fwd_item(void *ud, size_t item, int worker)
     row_span(w, item, &from, &to);
     for (size_t i = from * H; i < to * H; i++) {
         float den = k->num ? k->den[i] : 0;
-        const float *num = k->num && den != 0 ? k->num + i * V : NULL;
+        const float *num = k->num && den > 0 ? k->num + i * V : NULL;
         k->total[i] =
             tg_joint_row(w->j, i % H, k->total[i], k->max ? k->max[i] : 0, num, den, w->y + i * V);
     }
@@ -187,7 +187,7 @@ static void bwd_item(void *ud, size_t item, int worker)
         double *part = parts + h * each;
         w->delta[i] = delta;
         if (k->num) {
-            float x = k->den[i] != 0 ? far_weight(far_exponent(j, h, off) - total) : 0;
+            float x = k->den[i] > 0 ? far_weight(far_exponent(j, h, off) - total) : 0;
             w->dden[i] = -x * delta;
             for (size_t c = 0; c < V; c++)
                 w->dnum[i * V + c] = x * dy[c];

@@ -10,7 +10,8 @@
  *                  a constant for the gradient: dividing by e^{off_t} gives the published form
  *
  * Without a far branch it is softmax over a window, with sinks or without. Evaluated with a row
- * maximum taken out of every exponent. */
+ * maximum taken out of every exponent. A row whose den_t is not positive (no far keys; or the
+ * identity map, whose products may be negative) is its window and sinks alone. */
 #ifndef TG_LINEARIZE_JOINT_H
 #define TG_LINEARIZE_JOINT_H
 

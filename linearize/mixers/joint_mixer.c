@@ -338,8 +338,9 @@ static void step_token(const struct step_job *w, float *state, size_t group, siz
         float max, *y = k->y + (row * H + h) * V;
         float lse = tg_attn_row(w->ctx->k, k->q + (row * H + h) * K, key, K, value, V,
                                 tg_ring_count(r, p + 1), K, V, j->attn.scale, scores, y, &max);
-        if (leaves || j->sinks)
-            tg_joint_row(j, h, lse, max, leaves ? num + i * V : NULL, leaves ? den[i] : 0, y);
+        bool far = leaves && den[i] > 0;
+        if (far || j->sinks)
+            tg_joint_row(j, h, lse, max, far ? num + i * V : NULL, far ? den[i] : 0, y);
     }
 }
 

@@ -92,9 +92,11 @@ static void fwd_item(void *ud, size_t item, int worker)
         tg_lizard_row(w->l, i % H, k->ya + i * V, k->num + i * V, k->den[i], w->y + i * V);
 }
 
+/* 0 leaves the branch out: there is nothing to divide by, or with the identity map a negative sum
+ */
 static float inverse(float den)
 {
-    return fabsf(den) > 1e-30F ? 1 / den : 0;
+    return den > 1e-30F ? 1 / den : 0;
 }
 
 void tg_lizard_row(const struct tg_lizard *l, size_t h, const float *ya, const float *num,
