@@ -89,6 +89,7 @@ static const struct bad {
     {"llama", "attention_bias", "\"no\"", TG_ERR_VALUE, "attention_bias: is a string"},
     {"llama", "mlp_bias", "0", TG_ERR_VALUE, "mlp_bias: is a number"},
     {"llama", "max_position_embeddings", "-1", TG_ERR_VALUE, "max_position_embeddings: -1"},
+    {"llama", "max_position_embeddings", "0", TG_ERR_VALUE, "max_position_embeddings: 0"},
     {"llama", "hidden_act", "\"gelu\"", TG_ERR_UNSUPPORTED, "activation \"gelu\""},
     {"llama", "hidden_act", "3", TG_ERR_VALUE, "hidden_act: is a number"},
     {"llama", "rope_theta", "0", TG_ERR_VALUE, "rope_theta: 0 is not in"},

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { WIDTH = 720, HEIGHT = 300, LEFT = 64, RIGHT = 16, TOP = 16, BOTTOM = 44 };
+enum { WIDTH = 720, HEIGHT = 300, LEFT = 64, RIGHT = 16, TOP = 34, BOTTOM = 44 };
 
 static const char *const colors[TG_CHART_SERIES] = {"#2563eb", "#ea580c", "#059669", "#9333ea",
                                                     "#dc2626", "#0891b2", "#ca8a04", "#475569"};
@@ -140,10 +140,11 @@ static void one_series(struct tg_strbuf *out, const struct tg_chart *c, size_t s
         tg_strbuf_printf(out, "%.1f,%.1f ", px, py);
     }
     tg_strbuf_puts(out, open ? "\"/>\n" : "");
-    double ly = TOP + 14 + 16 * (double)s;
-    tg_strbuf_printf(out, "<rect x=\"%d\" y=\"%.1f\" width=\"14\" height=\"3\" fill=\"%s\"/>",
-                     WIDTH - RIGHT - 150, ly - 5, colors[s]);
-    tg_strbuf_printf(out, "<text x=\"%d\" y=\"%.1f\">", WIDTH - RIGHT - 130, ly);
+    /* the legend stands above the plot, where no line can cross it */
+    double lx = LEFT + 150 * (double)(s % 4), ly = 12 + 14 * (double)(s / 4);
+    tg_strbuf_printf(out, "<rect x=\"%.0f\" y=\"%.0f\" width=\"14\" height=\"3\" fill=\"%s\"/>", lx,
+                     ly - 5, colors[s]);
+    tg_strbuf_printf(out, "<text x=\"%.0f\" y=\"%.0f\">", lx + 20, ly);
     tg_html_text(out, c->series[s].name);
     tg_strbuf_puts(out, "</text>\n");
 }
