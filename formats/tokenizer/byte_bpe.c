@@ -102,7 +102,10 @@ static int load_vocab(struct tg_tokenizer *t, struct tg_json vocab, struct tg_er
         return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", t->name);
     for (struct tg_json c = tg_json_first(vocab); c.node; c = tg_json_next(c)) {
         double id = tg_json_number(c);
-        if (!tg_json_is_number(c) || !(id >= 0 && id < TG_MAX_ID) || id != (double)(int64_t)id)
+        if (!tg_json_is_number(c))
+            return tg_fail(err, TG_ERR_FORMAT, "%s: model.vocab: '%s': the id is not a number",
+                           t->name, tg_json_name(c));
+        if (!(id >= 0 && id < TG_MAX_ID) || id != (double)(int64_t)id)
             return tg_fail(err, TG_ERR_FORMAT,
                            "%s: model.vocab: '%s': the id %.17g is not an integer in [0, %d)",
                            t->name, tg_json_name(c), id, TG_MAX_ID);
