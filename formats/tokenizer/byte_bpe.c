@@ -531,7 +531,8 @@ static int push_ids(struct tg_encoder *e, const int32_t *ids, size_t n)
     struct tg_ids *to = e->ids;
     if (!tg_grow(&to->data, &to->cap, to->count + n, sizeof *to->data))
         return tg_fail(e->err, TG_ERR_NOMEM, "%s: out of memory", e->t->name);
-    memcpy(to->data + to->count, ids, n * sizeof *ids);
+    if (n)
+        memcpy(to->data + to->count, ids, n * sizeof *ids);
     to->count += n;
     return TG_OK;
 }
