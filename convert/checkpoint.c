@@ -184,8 +184,8 @@ static int check_tied(const struct tg_tensor *head, const struct tg_tensor *embe
                       struct tg_err *err)
 {
     enum { PIECE = 1024 };
-    const size_t wide = tg_dtype_info(head->dtype)->bits / 8,
-                 other = tg_dtype_info(embed->dtype)->bits / 8;
+    const size_t wide = tg_dtype_info(head->dtype)->block_bytes,
+                 other = tg_dtype_info(embed->dtype)->block_bytes;
     float a[PIECE], b[PIECE];
 
     if (head->dtype == embed->dtype && !memcmp(head->data, embed->data, head->bytes))

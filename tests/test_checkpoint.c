@@ -116,7 +116,7 @@ static void write_variant(const char *dir, const struct edit *e)
             plan_tensor(&plan[n++], s, e->other);
         }
     }
-    assert_int_equal(tg_tensor_writer_open(&w, dir, false, plan, n, 0, NULL, 0, NULL), TG_OK);
+    assert_int_equal(tg_tensor_writer_open(&w, dir, plan, n, NULL, NULL), TG_OK);
     while ((next = tg_tensor_writer_next(w)) < n) {
         const struct tg_tensor *s = from[next];
         assert_true(s->elements < 1 << 16);

@@ -232,7 +232,7 @@ static int check_file(struct outcome *o, enum tg_dtype dtype, struct tg_err *err
     struct tg_tensor_writer *w = NULL;
     struct tg_tensors *file = NULL;
     memset(back, 0, sizeof back);
-    int status = tg_tensor_writer_open(&w, path, true, &plan, 1, 0, NULL, 0, err);
+    int status = tg_tensor_writer_open(&w, path, &plan, 1, &tg_write_single, err);
     if (status == TG_OK)
         status = tg_tensor_writer_put_f32(w, data, err);
     if (status == TG_OK)
