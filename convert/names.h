@@ -44,6 +44,12 @@ const char *tg_name_quantised(const char *name);
         "[model.]layers.{i}.post_feedforward_layernorm.weight", "layers.{i}.norm_mlp_out.weight",  \
             NULL                                                                                   \
     }
+/* Norms before and after */
+#define TG_NAMES_SANDWICH                                                                          \
+    {"[model.]layers.{i}.input_layernorm.weight", "layers.{i}.norm_in.weight", NULL},              \
+        {"[model.]layers.{i}.pre_feedforward_layernorm.weight", "layers.{i}.norm_mlp.weight",      \
+         NULL},                                                                                    \
+        TG_NAMES_POST
 /* qk: how rows of q and k lie */
 #define TG_NAMES_ATTENTION(qk)                                                                     \
     {"[model.]layers.{i}.self_attn.q_proj.weight", "layers.{i}.mixer.q.weight", qk},               \
