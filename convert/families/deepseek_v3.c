@@ -142,7 +142,7 @@ static const struct tg_name_rule names[] = {
     {NULL, NULL, NULL},
 };
 #undef IN
-static const char *const droppable[] = {"*rotary_emb.inv_freq", NULL};
+static const char *const droppable[] = {"*rotary_emb.inv_freq", "model.layers.{+}.*", NULL};
 
 static const char *const types[] = {"deepseek_v3", NULL};
 
