@@ -78,24 +78,24 @@ static const struct {
     {"softmax", 0, 0, 0, 0, 0, 1, TG_QK_NONE,
      "q.bias[24] k.bias[12] v.bias[12] o.bias[20] out_gate.weight[24,20] out_gate.bias[24] ", 24, 0,
      0, 1},
-    {"window", 5, 0, 0, 0, 0, 0, 0, "", 0, 120},
-    {"window", 5, 3, 0, 0, 0, 0, 0, "sink[4,3] ", 0, 120},
+    {"window", 5, 0, 0, 0, 0, 0, 0, "", 0, 120, 0, 0},
+    {"window", 5, 3, 0, 0, 0, 0, 0, "sink[4,3] ", 0, 120, 0, 0},
     {"gated_window", 5, 1, 7, TG_MAP_HEDGEHOG_SOFTMAX, 0, 0, 0,
      "map_q.weight[4,6,7] map_k.weight[4,6,7] gate.weight[4,20] gate.bias[4] far_logit[4] "
      "sink[4,1] ",
-     0, 120 + 4 * 14 * 7 + 20},
+     0, 120 + 4 * 14 * 7 + 20, 0, 0},
     {"gated_window", 5, 0, 0, TG_MAP_ELU1, 0, 0, 0, "gate.weight[4,20] gate.bias[4] far_logit[4] ",
-     0, 120 + 4 * 6 * 7 + 20},
+     0, 120 + 4 * 6 * 7 + 20, 0, 0},
     {"lolcats", 5, 0, 7, TG_MAP_HEDGEHOG_EXP, 0, 0, 0,
-     "map_q.weight[4,6,7] map_k.weight[4,6,7] window_logit[4] ", 0, 120 + 4 * 14 * 7},
+     "map_q.weight[4,6,7] map_k.weight[4,6,7] window_logit[4] ", 0, 120 + 4 * 14 * 7, 0, 0},
     {"lolcats", 5, 4, 7, TG_MAP_HEDGEHOG_EXP, 1, 0, 0,
      "map_q.weight[4,6,7] map_k.weight[4,6,7] window_logit[4] gate.weight[4,20] gate.bias[4] "
      "sink[4,4] ",
-     0, 120 + 4 * 14 * 7 + 20},
+     0, 120 + 4 * 14 * 7 + 20, 0, 0},
     {"lizard", 5, 4, 6, TG_MAP_HEDGEHOG_SOFTMAX, 0, 0, 1,
      "q_norm.weight[6] k_norm.weight[6] map_q.weight[4,6,6] map_k.weight[4,6,6] gate.weight[4,20] "
      "gate.bias[4] alpha[4] sink[4,4] ",
-     0, 120 + 4 * 12 * 7},
+     0, 120 + 4 * 12 * 7, 0, 0},
 };
 
 static void test_mixer_parameters(void **state)
