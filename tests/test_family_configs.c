@@ -1,6 +1,7 @@
 /* Configs of every family in both spellings of transformers, absent keys, bad values. */
 #include "tests/check.h"
 
+#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -407,38 +408,74 @@ static void test_nested_text_config(void **state)
     tg_free(text);
 }
 
+/* A rope object of version 5 without what version 4 wrote beside it */
+static void write_rope_as_4(struct tg_json_out *j, struct tg_json rope)
+{
+    if (!strcmp(tg_json_string(tg_json_key(rope, "rope_type")), "default")) {
+        tg_jout_null(j, "rope_scaling");
+        return;
+    }
+    tg_jout_object(j, "rope_scaling");
+    for (struct tg_json c = tg_json_first(rope); c.node; c = tg_json_next(c)) {
+        const char *name = tg_json_name(c);
+        if (strcmp(name, "rope_theta") != 0 && strcmp(name, "partial_rotary_factor") != 0)
+            tg_jout_copy(j, !strcmp(name, "rope_type") ? "type" : name, c);
+    }
+    tg_jout_end_object(j);
+}
+
+/* Keys that version 4 had under other names, or not at all (NULL) */
+static const char *name_in_4(const char *name)
+{
+    static const char *const pairs[][2] = {
+        {"dtype", "torch_dtype"},
+        {"rope_parameters", NULL},
+        {"layer_types", NULL},
+        {"partial_rotary_factor", NULL},
+        {"num_local_experts", "num_experts"},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        if (!strcmp(name, pairs[i][0]))
+            return pairs[i][1];
+    return name;
+}
+
 /* The config of a fixture (transformers 5) as version 4 wrote it. */
 static char *spelt_as_4(const char *text)
 {
     struct tg_json_doc *doc;
     struct tg_json_out j;
     struct tg_strbuf to;
-    struct tg_json root, rope;
+    struct tg_json root, rope, local, share;
+    bool mixtral, neox;
 
     assert_int_equal(tg_json_parse(&doc, text, strlen(text), "5", 0, NULL), TG_OK);
     root = tg_json_root(doc);
     rope = tg_json_key(root, "rope_parameters");
-    assert_true(tg_json_is_object(rope));
+    local = tg_json_key(rope, "sliding_attention");
+    if (tg_json_has(local))
+        rope = tg_json_key(rope, "full_attention");
+    share = tg_json_key(rope, "partial_rotary_factor");
+    neox = !strcmp(tg_json_string(tg_json_key(root, "model_type")), "gpt_neox");
+    mixtral = tg_json_has(tg_json_key(root, "router_jitter_noise")) ||
+              !strcmp(tg_json_string(tg_json_key(root, "model_type")), "gpt_oss");
     tg_strbuf_init(&to, 1 << 20);
     tg_jout_init(&j, &to, 1);
     tg_jout_object(&j, NULL);
     for (struct tg_json c = tg_json_first(root); c.node; c = tg_json_next(c)) {
-        const char *name = tg_json_name(c);
-        if (!strcmp(name, "dtype"))
-            tg_jout_copy(&j, "torch_dtype", c);
-        else if (strcmp(name, "rope_parameters") != 0 && strcmp(name, "layer_types") != 0)
+        const char *name = mixtral && !strcmp(tg_json_name(c), "num_local_experts")
+                               ? tg_json_name(c)
+                               : name_in_4(tg_json_name(c));
+        if (name)
             tg_jout_copy(&j, name, c);
     }
-    tg_jout_copy(&j, "rope_theta", tg_json_key(rope, "rope_theta"));
-    if (!strcmp(tg_json_string(tg_json_key(rope, "rope_type")), "default"))
-        tg_jout_null(&j, "rope_scaling");
-    else {
-        tg_jout_object(&j, "rope_scaling");
-        for (struct tg_json c = tg_json_first(rope); c.node; c = tg_json_next(c))
-            if (strcmp(tg_json_name(c), "rope_theta") != 0)
-                tg_jout_copy(&j, !strcmp(tg_json_name(c), "rope_type") ? "type" : tg_json_name(c),
-                             c);
-        tg_jout_end_object(&j);
+    if (tg_json_has(rope)) {
+        tg_jout_copy(&j, neox ? "rotary_emb_base" : "rope_theta", tg_json_key(rope, "rope_theta"));
+        if (tg_json_has(local))
+            tg_jout_copy(&j, "rope_local_base_freq", tg_json_key(local, "rope_theta"));
+        if (tg_json_has(share))
+            tg_jout_copy(&j, neox ? "rotary_pct" : "partial_rotary_factor", share);
+        write_rope_as_4(&j, rope);
     }
     tg_jout_end_object(&j);
     tg_json_free(doc);
@@ -500,27 +537,69 @@ static void test_fixtures(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof fixtures / sizeof *fixtures; i++) {
-        struct tg_model_spec five, four;
+        struct tg_model_spec spec;
         struct tg_err err = {0};
-        char path[256], *text, *older;
-        size_t len;
+        char path[256];
 
         snprintf(path, sizeof path, "tests/data/families/%s", fixtures[i].name);
-        if (tg_config_read(path, &five, &err))
+        if (tg_config_read(path, &spec, &err))
             fail_msg("%s", err.msg);
-        check_fixture(&fixtures[i], &five);
-        snprintf(path, sizeof path, "tests/data/families/%s/config.json", fixtures[i].name);
-        assert_int_equal(tg_file_read(path, 1 << 20, &text, &len, &err), TG_OK);
+        check_fixture(&fixtures[i], &spec);
+        tg_spec_release(&spec);
+    }
+}
+
+/* Written as a native hybrid's config and read again */
+static void check_native(const struct tg_model_spec *spec, const char *what)
+{
+    const struct tg_native_meta meta = {"test", "0", 1, "", "test"};
+    struct tg_model_spec again;
+    struct tg_strbuf text;
+
+    tg_strbuf_init(&text, 1 << 20);
+    tg_native_config(&text, spec, TG_F32, &meta);
+    assert_false(text.failed);
+    must_parse(text.text, &again);
+    if (tg_spec_difference(spec, &again))
+        fail_msg("%s: %s is lost in %s", what, tg_spec_difference(spec, &again), text.text);
+    tg_spec_release(&again);
+    tg_strbuf_release(&text);
+}
+
+/* Every fixture: the older spelling means the same, and a native config carries all of it. */
+static void test_spellings(void **state)
+{
+    DIR *d = opendir("tests/data/families");
+    size_t found = 0;
+
+    (void)state;
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));) {
+        struct tg_model_spec five, four;
+        struct tg_err err = {0};
+        char path[512], *text, *older;
+        size_t len;
+
+        if (e->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof path, "tests/data/families/%s/config.json", e->d_name);
+        if (tg_file_read(path, 1 << 20, &text, &len, &err))
+            fail_msg("%s", err.msg);
+        must_parse(text, &five);
         older = spelt_as_4(text);
         must_parse(older, &four);
         if (tg_spec_difference(&five, &four))
-            fail_msg("%s: %s differs in the older spelling", path,
-                     tg_spec_difference(&five, &four));
+            fail_msg("%s: %s differs in the older spelling: %s", path,
+                     tg_spec_difference(&five, &four), older);
+        check_native(&five, path);
         tg_spec_release(&five);
         tg_spec_release(&four);
         tg_free(text);
         tg_free(older);
+        found++;
     }
+    closedir(d);
+    assert_true(found >= 37);
 }
 
 static void test_out_of_memory(void **state)
@@ -554,6 +633,7 @@ int main(void)
         cmocka_unit_test(test_special_tokens),
         cmocka_unit_test(test_nested_text_config),
         cmocka_unit_test(test_fixtures),
+        cmocka_unit_test(test_spellings),
         cmocka_unit_test(test_out_of_memory),
     };
     return tg_run_tests("family configs", tests, sizeof tests / sizeof *tests);
