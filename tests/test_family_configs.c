@@ -14,39 +14,6 @@
 #include "convert/native.h"
 #include "tests/specs.h"
 
-static const char llama[] =
-    "{\"model_type\":\"llama\",\"vocab_size\":96,\"hidden_size\":32,\"intermediate_size\":48,"
-    "\"num_hidden_layers\":3,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"eos_token_id\":"
-    "2,\"hidden_act\":\"silu\",\"max_position_embeddings\":256,\"rms_norm_eps\":1e-5,"
-    "\"tie_word_embeddings\":true,\"rope_theta\":5e5}";
-
-/* The base config with another family, then one key changed; caller frees. */
-static char *config_with(const char *family, const char *key, const char *value)
-{
-    char type[64];
-    char *base, *made;
-
-    snprintf(type, sizeof type, "\"%s\"", family);
-    base = tg_json_with(llama, "model_type", type);
-    made = key ? tg_json_with(base, key, value) : tg_strdup(base);
-    tg_free(base);
-    assert_non_null(made);
-    return made;
-}
-
-static int parse(const char *text, struct tg_model_spec *spec, struct tg_err *err)
-{
-    return tg_config_parse(text, strlen(text), "dir/config.json", spec, err);
-}
-
-static void must_parse(const char *text, struct tg_model_spec *spec)
-{
-    struct tg_err err = {0};
-
-    if (parse(text, spec, &err) != TG_OK)
-        fail_msg("%s: %s", text, err.msg);
-}
-
 static const struct bad {
     const char *family, *key, *value; /* value NULL: the key is removed */
     int code;
@@ -223,10 +190,10 @@ static void test_bad_configs(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof bad_configs / sizeof *bad_configs; i++) {
         const struct bad *b = &bad_configs[i];
-        char *text = config_with(b->family, b->key, b->value);
+        char *text = tg_config_with(b->family, b->key, b->value);
         struct tg_model_spec spec;
         struct tg_err err = {0};
-        const int rc = parse(text, &spec, &err);
+        const int rc = tg_parse_config(text, &spec, &err);
         if (rc != b->code || !strstr(err.msg, b->fragment) ||
             strncmp(err.msg, "dir/config.json: ", 17) != 0)
             fail_msg("%s\ngave %d: %s\nwanted %d: ...%s...", text, rc, err.msg, b->code,
@@ -244,20 +211,20 @@ static void test_not_an_object(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         err = (struct tg_err){0};
-        assert_int_equal(parse(texts[i], &spec, &err), TG_ERR_VALUE);
+        assert_int_equal(tg_parse_config(texts[i], &spec, &err), TG_ERR_VALUE);
         assert_non_null(strstr(err.msg, "must be a JSON object"));
     }
-    assert_int_equal(parse("{", &spec, &err), TG_ERR_FORMAT);
+    assert_int_equal(tg_parse_config("{", &spec, &err), TG_ERR_FORMAT);
 }
 
 static void check_windows(const char *family, const char *key, const char *value, const char *key2,
                           const char *value2, size_t w0, size_t w1, size_t w2)
 {
-    char *one = config_with(family, key, value), *text = tg_json_with(one, key2, value2);
+    char *one = tg_config_with(family, key, value), *text = tg_json_with(one, key2, value2);
     const size_t want[] = {w0, w1, w2};
     struct tg_model_spec spec;
 
-    must_parse(text, &spec);
+    tg_must_parse(text, &spec);
     for (size_t i = 0; i < 3; i++) {
         if (spec.layers[i].window != want[i])
             fail_msg("%s: layer %zu has window %zu, not %zu", text, i, spec.layers[i].window,
@@ -289,16 +256,6 @@ static void test_windows(void **state)
     }
 }
 
-static struct tg_model_spec spec_with(const char *family, const char *key, const char *value)
-{
-    char *text = config_with(family, key, value);
-    struct tg_model_spec spec;
-
-    must_parse(text, &spec);
-    tg_free(text);
-    return spec;
-}
-
 static void test_defaults(void **state)
 {
     static const struct {
@@ -317,7 +274,7 @@ static void test_defaults(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        struct tg_model_spec spec = spec_with(rows[i].family, rows[i].key, rows[i].value);
+        struct tg_model_spec spec = tg_spec_with(rows[i].family, rows[i].key, rows[i].value);
         assert_int_equal(spec.layers[0].kv_heads, rows[i].kv_heads);
         assert_int_equal(spec.layers[0].head_dim, rows[i].head_dim);
         assert_int_equal(spec.layers[0].rotary_dim, rows[i].head_dim);
@@ -327,10 +284,10 @@ static void test_defaults(void **state)
     /* kv heads of Mistral are 8 and of Qwen 32 when nothing is said: not divisors of 4 */
     for (int q = 0; q < 3; q++) {
         static const char *const families[] = {"mistral", "qwen2", "qwen3"};
-        char *text = config_with(families[q], "num_key_value_heads", NULL);
+        char *text = tg_config_with(families[q], "num_key_value_heads", NULL);
         struct tg_model_spec spec;
         struct tg_err err = {0};
-        assert_int_equal(parse(text, &spec, &err), TG_ERR_VALUE);
+        assert_int_equal(tg_parse_config(text, &spec, &err), TG_ERR_VALUE);
         assert_non_null(strstr(err.msg, q ? "32 does not divide" : "8 does not divide"));
         tg_free(text);
     }
@@ -354,7 +311,7 @@ static void test_biases_and_norms(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        struct tg_model_spec spec = spec_with(rows[i].family, rows[i].key, "true");
+        struct tg_model_spec spec = tg_spec_with(rows[i].family, rows[i].key, "true");
         const struct tg_layer_spec *l = &spec.layers[1];
         assert_int_equal(l->qkv_bias, rows[i].qkv);
         assert_int_equal(l->o_bias, rows[i].o);
@@ -383,7 +340,7 @@ static void test_special_tokens(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        struct tg_model_spec spec = spec_with(rows[i].family, rows[i].key, rows[i].value);
+        struct tg_model_spec spec = tg_spec_with(rows[i].family, rows[i].key, rows[i].value);
         assert_int_equal(spec.bos_id, rows[i].bos);
         assert_int_equal(spec.eos_count, rows[i].eos_count);
         for (size_t e = 0; e < rows[i].eos_count; e++)
@@ -394,13 +351,13 @@ static void test_special_tokens(void **state)
 
 static void test_nested_text_config(void **state)
 {
-    struct tg_model_spec plain = spec_with("mistral", "x", NULL), nested;
-    char *inner = config_with("mistral", NULL, NULL);
+    struct tg_model_spec plain = tg_spec_with("mistral", "x", NULL), nested;
+    char *inner = tg_config_with("mistral", NULL, NULL);
     char *text =
         tg_json_with("{\"model_type\":\"mistral3\",\"vocab_size\":5}", "text_config", inner);
 
     (void)state;
-    must_parse(text, &nested);
+    tg_must_parse(text, &nested);
     assert_null(tg_spec_difference(&plain, &nested));
     tg_spec_release(&plain);
     tg_spec_release(&nested);
@@ -549,23 +506,6 @@ static void test_fixtures(void **state)
     }
 }
 
-/* Written as a native hybrid's config and read again */
-static void check_native(const struct tg_model_spec *spec, const char *what)
-{
-    const struct tg_native_meta meta = {"test", "0", 1, "", "test"};
-    struct tg_model_spec again;
-    struct tg_strbuf text;
-
-    tg_strbuf_init(&text, 1 << 20);
-    tg_native_config(&text, spec, TG_F32, &meta);
-    assert_false(text.failed);
-    must_parse(text.text, &again);
-    if (tg_spec_difference(spec, &again))
-        fail_msg("%s: %s is lost in %s", what, tg_spec_difference(spec, &again), text.text);
-    tg_spec_release(&again);
-    tg_strbuf_release(&text);
-}
-
 /* Every fixture: the older spelling means the same, and a native config carries all of it. */
 static void test_spellings(void **state)
 {
@@ -585,13 +525,13 @@ static void test_spellings(void **state)
         snprintf(path, sizeof path, "tests/data/families/%s/config.json", e->d_name);
         if (tg_file_read(path, 1 << 20, &text, &len, &err))
             fail_msg("%s", err.msg);
-        must_parse(text, &five);
+        tg_must_parse(text, &five);
         older = spelt_as_4(text);
-        must_parse(older, &four);
+        tg_must_parse(older, &four);
         if (tg_spec_difference(&five, &four))
             fail_msg("%s: %s differs in the older spelling: %s", path,
                      tg_spec_difference(&five, &four), older);
-        check_native(&five, path);
+        tg_check_native(&five, path);
         tg_spec_release(&five);
         tg_spec_release(&four);
         tg_free(text);
@@ -604,7 +544,7 @@ static void test_spellings(void **state)
 
 static void test_out_of_memory(void **state)
 {
-    char *text = config_with("qwen3", "use_sliding_window", "true");
+    char *text = tg_config_with("qwen3", "use_sliding_window", "true");
     struct tg_model_spec spec;
     struct tg_err err = {0};
     long n = 0;
@@ -613,7 +553,7 @@ static void test_out_of_memory(void **state)
     (void)state;
     do {
         tg_mem_fail_after(++n);
-        rc = parse(text, &spec, &err);
+        rc = tg_parse_config(text, &spec, &err);
         tg_mem_fail_after(0);
         assert_true(rc == TG_OK || rc == TG_ERR_NOMEM);
     } while (rc != TG_OK);
