@@ -183,17 +183,18 @@ static int check_shape(const struct tg_tensor *t, const struct tg_param *p, stru
 static int check_tied(const struct tg_tensor *head, const struct tg_tensor *embed,
                       struct tg_err *err)
 {
-    enum { PIECE = 1024 };
-    const size_t wide = tg_dtype_info(head->dtype)->block_bytes,
-                 other = tg_dtype_info(embed->dtype)->block_bytes;
+    enum { PIECE = 1024 }; /* whole blocks of every type */
+    const struct tg_dtype_info *h = tg_dtype_info(head->dtype), *e = tg_dtype_info(embed->dtype);
     float a[PIECE], b[PIECE];
 
     if (head->dtype == embed->dtype && !memcmp(head->data, embed->data, head->bytes))
         return TG_OK;
     for (size_t at = 0; at < head->elements; at += PIECE) {
         const size_t n = head->elements - at < PIECE ? head->elements - at : PIECE;
-        tg_dtype_to_f32(head->dtype, (const char *)head->data + at * wide, a, n);
-        tg_dtype_to_f32(embed->dtype, (const char *)embed->data + at * other, b, n);
+        tg_dtype_to_f32(head->dtype, (const char *)head->data + at / h->block * h->block_bytes, a,
+                        n);
+        tg_dtype_to_f32(embed->dtype, (const char *)embed->data + at / e->block * e->block_bytes, b,
+                        n);
         for (size_t i = 0; i < n; i++)
             if (!(a[i] == b[i]))
                 return tg_fail(

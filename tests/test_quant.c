@@ -1,0 +1,85 @@
+/* Block types of GGUF against blocks and values made by ggml: bit for bit, by every table of
+ * conversions that this processor can run. */
+#include "tests/check.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cpu.h"
+#include "base/mem.h"
+#include "formats/dtype_fns.h"
+#include "formats/tensors.h"
+
+static struct tg_err err;
+
+/* Masks of enum tg_cpu_flags that give each table once. */
+static const unsigned masks[] = {0, TG_CPU_ALL};
+enum { TABLES = sizeof masks / sizeof *masks };
+
+static struct tg_tensors *open_golden(const char *file)
+{
+    struct tg_tensors *t;
+    if (tg_tensors_open(&t, file, &err) != TG_OK)
+        fail_msg("%s", err.msg);
+    return t;
+}
+
+/* The golden files spell a type as ggml's functions do: "q4_K", "mxfp4". */
+static const struct tg_tensor *golden(const struct tg_tensors *t, enum tg_dtype type,
+                                      const char *suffix)
+{
+    char name[32];
+    snprintf(name, sizeof name, "%s", tg_dtype_info(type)->name);
+    for (char *c = name; *c; c++)
+        if (*c != 'K')
+            *c = (char)tolower((unsigned char)*c);
+    snprintf(name + strlen(name), sizeof name - strlen(name), "%s", suffix);
+    const struct tg_tensor *found = tg_tensors_find(t, name);
+    assert_true(!found || found->data);
+    return found;
+}
+
+static void test_quant_read(void **state)
+{
+    (void)state;
+    struct tg_tensors *t = open_golden("tests/data/quant/read.safetensors");
+    int types = 0;
+    for (int type = TG_Q4_0; type < TG_DTYPE_COUNT; type++, types++) {
+        const struct tg_tensor *blocks = golden(t, (enum tg_dtype)type, ""),
+                               *want = golden(t, (enum tg_dtype)type, ".f32");
+        assert_true(blocks && want);
+        const size_t n = want->elements;
+        size_t bytes;
+        assert_true(tg_dtype_bytes((enum tg_dtype)type, n, &bytes) && bytes == blocks->bytes);
+        unsigned char *src = tg_alloc(bytes + 1), *dst = tg_alloc(4 * n + 1);
+        memcpy(src + 1, blocks->data, bytes);
+        for (int m = 0; m < TABLES; m++) {
+            const struct tg_dtype_fns *fns = tg_dtype_fns_select(masks[m]);
+            memset(dst, 0xEE, 4 * n + 1);
+            fns->to[type](src + 1, dst + 1, n); /* unaligned on purpose */
+            for (size_t i = 0; i < n; i++) {
+                float got, expected;
+                memcpy(&got, dst + 1 + 4 * i, 4);
+                memcpy(&expected, (const char *)want->data + 4 * i, 4);
+                if (isnan(expected) ? !isnan(got) : memcmp(&got, &expected, 4) != 0)
+                    fail_msg("%s %s: element %zu: %.9g, not %.9g",
+                             tg_dtype_info((enum tg_dtype)type)->name, fns->name, i, (double)got,
+                             (double)expected);
+            }
+        }
+        tg_free(src);
+        tg_free(dst);
+    }
+    assert_int_equal(types, 11);
+    tg_tensors_close(t);
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_quant_read),
+    };
+    return tg_run_tests("quant", tests, sizeof tests / sizeof *tests);
+}
