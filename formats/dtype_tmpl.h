@@ -4,6 +4,7 @@
  * operations, so the tables agree bit for bit. */
 #include "formats/dtype_fns.h"
 
+#include <math.h>
 #include <string.h>
 
 #ifdef __clang__ /* leaves some of the loops scalar: slower, and nothing to warn of */
@@ -259,6 +260,7 @@ SIX_BIT_FORM(e2m3)
 SIX_BIT_FORM(e3m2)
 
 #include "formats/quant_tmpl.h"
+#include "formats/quant_write_tmpl.h"
 
 const struct tg_dtype_fns TABLE = {
     TABLE_NAME,
@@ -302,5 +304,13 @@ const struct tg_dtype_fns TABLE = {
             [TG_F6_E3M2] = f32_to_e3m2,
             [TG_F8_E4M3FNUZ] = f32_to_e4m3_fnuz,
             [TG_F8_E5M2FNUZ] = f32_to_e5m2_fnuz,
+            [TG_Q4_0] = f32_to_q4_0,
+            [TG_Q4_1] = f32_to_q4_1,
+            [TG_Q5_0] = f32_to_q5_0,
+            [TG_Q5_1] = f32_to_q5_1,
+            [TG_Q8_0] = f32_to_q8_0,
+            [TG_Q4_K] = f32_to_q4_k,
+            [TG_Q5_K] = f32_to_q5_k,
+            [TG_Q6_K] = f32_to_q6_k,
         },
 };

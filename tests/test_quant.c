@@ -76,10 +76,47 @@ static void test_quant_read(void **state)
     tg_tensors_close(t);
 }
 
+static void test_quant_write(void **state)
+{
+    (void)state;
+    struct tg_tensors *t = open_golden("tests/data/quant/write.safetensors");
+    const struct tg_tensor *x = tg_tensors_find(t, "x");
+    assert_true(x && x->data);
+    const size_t n = x->elements;
+    float *src = tg_alloc_floats(n + 1);
+    memcpy((char *)src + 1, x->data, 4 * n);
+    int types = 0;
+    for (int type = TG_Q4_0; type < TG_DTYPE_COUNT; type++) {
+        const struct tg_dtype_info *info = tg_dtype_info((enum tg_dtype)type);
+        const struct tg_tensor *want = golden(t, (enum tg_dtype)type, "");
+        assert_int_equal(want != NULL, info->from_f32);
+        if (!want)
+            continue;
+        types++;
+        unsigned char *got = tg_alloc(want->bytes + 1);
+        for (int m = 0; m < TABLES; m++) {
+            const struct tg_dtype_fns *fns = tg_dtype_fns_select(masks[m]);
+            memset(got, 0xEE, want->bytes + 1);
+            fns->from[type]((unsigned char *)src + 1, got + 1, n); /* unaligned on purpose */
+            for (size_t i = 0; i < want->bytes; i++)
+                if (got[1 + i] != ((const unsigned char *)want->data)[i])
+                    fail_msg("%s %s: row %zu, block %zu, byte %zu: %02x, not %02x", info->name,
+                             fns->name, i / info->block_bytes * info->block / 256,
+                             i / info->block_bytes, i % info->block_bytes, got[1 + i],
+                             ((const unsigned char *)want->data)[i]);
+        }
+        tg_free(got);
+    }
+    assert_int_equal(types, 8);
+    tg_free(src);
+    tg_tensors_close(t);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_quant_read),
+        cmocka_unit_test(test_quant_write),
     };
     return tg_run_tests("quant", tests, sizeof tests / sizeof *tests);
 }

@@ -75,7 +75,8 @@ static inline size_t tg_argmax(const float *x, size_t n)
     return best;
 }
 
-/* The best table that both the processor and `mask` (enum tg_cpu_flags) allow. Const, never freed. */
+/* The best table that both the processor and `mask` (enum tg_cpu_flags) allow. Const, never freed.
+ */
 const struct tg_kernels *tg_kernels_select(unsigned mask);
 /* Every table this processor can run, portable C first, NULL-terminated: for tests and selftest. */
 const struct tg_kernels *const *tg_kernels_runnable(void);
