@@ -1,6 +1,8 @@
 /* Element types: one row each. Their conversions are in dtype_tmpl.h. */
 #include "formats/dtype.h"
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 #include "base/cpu.h"
@@ -41,6 +43,33 @@ static const struct tg_dtype_info rows[TG_DTYPE_COUNT] = {
     [TG_Q5_K] = {"Q5_K", 256, 176, true, true},
     [TG_Q6_K] = {"Q6_K", 256, 210, true, true},
     [TG_MXFP4] = {"MXFP4", 32, 17, true, false},
+};
+
+/* A block type is written with finite scales up to the largest half times what the code or the code
+ * and the scale of a sub-block can be; a least squares scale may be larger than the range it fits
+ * by a little, which a factor of two covers. */
+#define HALF_MAX 65504.0f
+static const float largest[TG_DTYPE_COUNT] = {
+    [TG_F32] = FLT_MAX,
+    [TG_F16] = 0x1.ffdffep15f,
+    [TG_BF16] = 0x1.fefffep127f,
+    [TG_F64] = FLT_MAX,
+    [TG_F8_E4M3] = 464,
+    [TG_F8_E5M2] = 0x1.dffffep15f,
+    [TG_F8_E8M0] = 0x1.7ffffep127f,
+    [TG_F4] = FLT_MAX,
+    [TG_F6_E2M3] = FLT_MAX,
+    [TG_F6_E3M2] = FLT_MAX,
+    [TG_F8_E4M3FNUZ] = 0x1.effffep7f,
+    [TG_F8_E5M2FNUZ] = 0x1.dffffep15f,
+    [TG_Q4_0] = 8 * HALF_MAX,
+    [TG_Q4_1] = HALF_MAX,
+    [TG_Q5_0] = 16 * HALF_MAX,
+    [TG_Q5_1] = HALF_MAX,
+    [TG_Q8_0] = 127 * HALF_MAX,
+    [TG_Q4_K] = 63 * HALF_MAX / 2,
+    [TG_Q5_K] = 63 * HALF_MAX / 2,
+    [TG_Q6_K] = 128 * 32 * HALF_MAX / 2,
 };
 
 const struct tg_dtype_info *tg_dtype_info(enum tg_dtype t)
@@ -118,4 +147,43 @@ void tg_dtype_from_f32(enum tg_dtype t, const float *src, void *dst, size_t n)
     const tg_dtype_fn from = tg_dtype_fns_select(TG_CPU_ALL)->from[t];
     if (from)
         from((const unsigned char *)src, dst, n);
+}
+
+void tg_dtype_convert(enum tg_dtype from, const void *src, enum tg_dtype to, void *dst, size_t n)
+{
+    enum { PIECE = 2048 }; /* whole blocks of every type; stays in the first cache */
+    const struct tg_dtype_info *in = tg_dtype_info(from), *out = tg_dtype_info(to);
+    float x[PIECE];
+    if (from == to && n)
+        memcpy(dst, src, n / in->block * in->block_bytes);
+    else if (from == TG_F32)
+        tg_dtype_from_f32(to, src, dst, n);
+    else if (to == TG_F32)
+        tg_dtype_to_f32(from, src, dst, n);
+    else
+        for (size_t at = 0; at < n; at += PIECE) {
+            const size_t count = n - at < PIECE ? n - at : PIECE;
+            tg_dtype_to_f32(from, (const char *)src + at / in->block * in->block_bytes, x, count);
+            tg_dtype_from_f32(to, x, (char *)dst + at / out->block * out->block_bytes, count);
+        }
+}
+
+size_t tg_f32_beyond(const float *x, size_t n, float limit)
+{
+    enum { PIECE = 1024 };
+    for (size_t at = 0; at < n; at += PIECE) {
+        const size_t end = n - at < PIECE ? n : at + PIECE;
+        int beyond = 0;
+        for (size_t i = at; i < end; i++)
+            beyond |= !(fabsf(x[i]) <= limit);
+        for (size_t i = at; beyond && i < end; i++)
+            if (!(fabsf(x[i]) <= limit))
+                return i;
+    }
+    return n;
+}
+
+float tg_dtype_largest(enum tg_dtype t)
+{
+    return largest[t];
 }

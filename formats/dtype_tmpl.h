@@ -1,7 +1,8 @@
 /* The body of every table of conversions: a source file defines TABLE (the table's symbol) and
- * TABLE_NAME and includes this once. Plain loops, which the compiler vectorises for the
- * instructions that the file is compiled for; each element is computed by itself and by the same
- * operations, so the tables agree bit for bit. */
+ * TABLE_NAME, and OWN_F16, OWN_Q8_0 if it has functions of its own for them, and includes this
+ * once. Plain loops, which the compiler vectorises for the instructions that the file is compiled
+ * for; each element is computed by itself and by the same operations, so the tables agree bit for
+ * bit. */
 #include "formats/dtype_fns.h"
 
 #include <math.h>
@@ -168,6 +169,7 @@ static void f32_to_bf16(const unsigned char *restrict src, unsigned char *restri
     }
 }
 
+#ifndef OWN_F16
 static void f16_to_f32(const unsigned char *restrict src, unsigned char *restrict dst, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -179,6 +181,7 @@ static void f32_to_f16(const unsigned char *restrict src, unsigned char *restric
     for (size_t i = 0; i < n; i++)
         store16(dst + 2 * i, narrow(load32(src + 4 * i), f16));
 }
+#endif
 
 #define BYTE_FORM(form)                                                                            \
     static void form##_to_f32(const unsigned char *restrict src, unsigned char *restrict dst,      \

@@ -3,13 +3,16 @@
  * operation rounds by itself. Numbers that do not fit where ggml converts them are converted as
  * x86 does, there to nothing and here to 0. */
 
+/* The copy is a loop, not memcpy, so that it is made in the widths that the block is then read in:
+ * a load that gathers several narrower stores waits for all of them. */
 #define BLOCK_WRITER(type, elements, bytes)                                                        \
     static void f32_to_##type(const unsigned char *restrict src, unsigned char *restrict dst,      \
                               size_t n)                                                            \
     {                                                                                              \
         float x[elements];                                                                         \
         for (size_t i = 0; i < n / elements; i++) {                                                \
-            memcpy(x, src + i * sizeof x, sizeof x);                                               \
+            for (size_t j = 0; j < elements; j++)                                                  \
+                x[j] = float_of(load32(src + i * sizeof x + 4 * j));                               \
             type##_write(x, dst + i * bytes);                                                      \
         }                                                                                          \
     }
@@ -44,6 +47,7 @@ static inline int32_t largest_bits(const float *x)
 
 /* d = max |x| / 127, q = x / d rounded half away from zero: x plus one half (the float below it, so
  * that the sum cannot round up) with the sign of x, cut. */
+#ifndef OWN_Q8_0
 static inline void q8_0_write(const float *restrict x, unsigned char *restrict b)
 {
     const float d = float_of((uint32_t)largest_bits(x)) / 127, id = inverse(d);
@@ -53,6 +57,7 @@ static inline void q8_0_write(const float *restrict x, unsigned char *restrict b
         b[2 + j] = (unsigned char)truncated(v + float_of((bits_of(v) & 0x80000000) | 0x3EFFFFFF));
     }
 }
+#endif
 BLOCK_WRITER(q8_0, 32, 34)
 
 /* The number of the largest magnitude, with its sign; of several the first; of zeros +0. */
@@ -188,10 +193,13 @@ static void affine_start(struct affine_fit *restrict f, int top, struct affine *
 {
     float rms[SUB32] = {0};
     for (int i = 0; i < 32; i++)
+#pragma omp simd
         for (int j = 0; j < SUB32; j++)
             rms[j] += f->x[i][j] * f->x[i][j];
+#pragma omp simd
     for (int j = 0; j < SUB32; j++)
         rms[j] = sqrtf(rms[j] / 32);
+#pragma omp simd
     for (int j = 0; j < SUB32; j++) {
         const float w = rms[j] + magnitude(f->x[0][j]);
         f->weight[0][j] = w;
@@ -201,6 +209,7 @@ static void affine_start(struct affine_fit *restrict f, int top, struct affine *
         f->error[j] = 0;
     }
     for (int i = 1; i < 32; i++) {
+#pragma omp simd
         for (int j = 0; j < SUB32; j++) {
             const float x = f->x[i][j], w = rms[j] + magnitude(x);
             f->weight[i][j] = w;
@@ -211,12 +220,14 @@ static void affine_start(struct affine_fit *restrict f, int top, struct affine *
         }
     }
     float steps[SUB32];
+#pragma omp simd
     for (int j = 0; j < SUB32; j++) {
         a->min[j] = a->min[j] > 0 ? 0 : a->min[j];
         steps[j] = (float)top / (f->max[j] - a->min[j]);
         a->scale[j] = 1 / steps[j];
     }
     for (int i = 0; i < 32; i++) {
+#pragma omp simd
         for (int j = 0; j < SUB32; j++) {
             const float x = f->x[i][j];
             const int32_t q = clamped(nearest(steps[j] * (x - a->min[j])), 0, top);
@@ -235,9 +246,11 @@ static void affine_try(struct affine_fit *restrict f, int top, float levels,
     float steps[SUB32], sum_l[SUB32] = {0}, sum_l2[SUB32] = {0}, sum_xl[SUB32] = {0};
     float scale[SUB32], min[SUB32], error[SUB32] = {0};
     int32_t q[32][SUB32], better[SUB32];
+#pragma omp simd
     for (int j = 0; j < SUB32; j++)
         steps[j] = levels / (f->max[j] - a->min[j]);
     for (int i = 0; i < 32; i++) {
+#pragma omp simd
         for (int j = 0; j < SUB32; j++) {
             const float x = f->x[i][j];
             q[i][j] = clamped(nearest(steps[j] * (x - a->min[j])), 0, top);
@@ -247,6 +260,7 @@ static void affine_try(struct affine_fit *restrict f, int top, float levels,
             sum_xl[j] += wl * x;
         }
     }
+#pragma omp simd
     for (int j = 0; j < SUB32; j++) {
         const float det = f->sum_w[j] * sum_l2[j] - sum_l[j] * sum_l[j];
         const float s = (f->sum_w[j] * sum_xl[j] - f->sum_x[j] * sum_l[j]) / det,
@@ -256,11 +270,13 @@ static void affine_try(struct affine_fit *restrict f, int top, float levels,
         better[j] = det > 0;
     }
     for (int i = 0; i < 32; i++) {
+#pragma omp simd
         for (int j = 0; j < SUB32; j++) {
             const float diff = scale[j] * (float)q[i][j] + min[j] - f->x[i][j];
             error[j] += f->weight[i][j] * (diff * diff);
         }
     }
+#pragma omp simd
     for (int j = 0; j < SUB32; j++) {
         better[j] = better[j] && error[j] < f->error[j];
         f->error[j] = better[j] ? error[j] : f->error[j];
@@ -268,6 +284,7 @@ static void affine_try(struct affine_fit *restrict f, int top, float levels,
         a->min[j] = better[j] ? min[j] : a->min[j];
     }
     for (int i = 0; i < 32; i++)
+#pragma omp simd
         for (int j = 0; j < SUB32; j++)
             a->q[i][j] = better[j] ? q[i][j] : a->q[i][j];
 }
@@ -279,13 +296,16 @@ static void affine_fit(const float *restrict x, int top, float first_level, int 
     struct affine_fit f;
     float flat[SUB32];
     for (int i = 0; i < 32; i++)
+#pragma omp simd
         for (int j = 0; j < SUB32; j++)
             f.x[i][j] = x[32 * j + i];
     affine_start(&f, top, a);
+#pragma omp simd
     for (int j = 0; j < SUB32; j++)
         flat[j] = f.max[j] == a->min[j] ? a->min[j] : 1; /* all one number, which is not positive */
     for (int k = 0; k <= tries; k++)
         affine_try(&f, top, first_level + 0.1f * (float)k + (float)top, a);
+#pragma omp simd
     for (int j = 0; j < SUB32; j++) {
         if (flat[j] > 0)
             continue;
@@ -310,6 +330,7 @@ static void affine_write(const float *restrict x, int top, float first_level, in
     struct affine a;
     float max_scale = 0, max_min = 0;
     affine_fit(x, top, first_level, tries, &a);
+#pragma omp simd
     for (int j = 0; j < SUB32; j++) {
         max_scale = a.scale[j] > max_scale ? a.scale[j] : max_scale;
         max_min = -a.min[j] > max_min ? -a.min[j] : max_min;
@@ -317,6 +338,7 @@ static void affine_write(const float *restrict x, int top, float first_level, in
     const float inv_scale = max_scale > 0 ? 63 / max_scale : 0,
                 inv_min = max_min > 0 ? 63 / max_min : 0;
     unsigned char *packed = b + 4;
+#pragma omp simd
     for (int j = 0; j < SUB32; j++) {
         const int32_t s = six_bits(inv_scale * a.scale[j]), m = six_bits(inv_min * -a.min[j]);
         if (j < 4) {
@@ -330,6 +352,7 @@ static void affine_write(const float *restrict x, int top, float first_level, in
     }
     store_half(b, max_scale / 63);
     store_half(b + 2, max_min / 63);
+#pragma omp simd
     for (int j = 0; j < SUB32; j++) {
         int scale, min;
         scale_min(packed, j, &scale, &min);
@@ -379,9 +402,11 @@ static void linear_try(struct linear *restrict f, float levels, bool first)
 {
     float steps[SUB16], sum_xl[SUB16] = {0}, sum_l2[SUB16] = {0};
     int32_t q[16][SUB16], better[SUB16];
+#pragma omp simd
     for (int j = 0; j < SUB16; j++)
         steps[j] = -levels / f->max[j];
     for (int i = 0; i < 16; i++) {
+#pragma omp simd
         for (int j = 0; j < SUB16; j++) {
             const float x = f->x[i][j], w = x * x;
             q[i][j] = clamped(nearest(steps[j] * x), -32, 31);
@@ -390,6 +415,7 @@ static void linear_try(struct linear *restrict f, float levels, bool first)
             sum_l2[j] += w * l * l;
         }
     }
+#pragma omp simd
     for (int j = 0; j < SUB16; j++) {
         const float scale = sum_xl[j] / sum_l2[j];
         better[j] = first || (sum_l2[j] > 0 && sum_xl[j] * sum_xl[j] > f->best[j] * sum_l2[j]);
@@ -398,6 +424,7 @@ static void linear_try(struct linear *restrict f, float levels, bool first)
         f->best[j] = better[j] ? kept * sum_xl[j] : f->best[j];
     }
     for (int i = 0; i < 16; i++)
+#pragma omp simd
         for (int j = 0; j < SUB16; j++)
             f->q[i][j] = better[j] ? q[i][j] + 32 : f->q[i][j];
 }
@@ -407,6 +434,7 @@ static void linear_fit(const float *restrict x, struct linear *restrict f)
     float top[SUB16] = {0};
     memset(f->max, 0, sizeof f->max);
     for (int i = 0; i < 16; i++) {
+#pragma omp simd
         for (int j = 0; j < SUB16; j++) {
             const float v = x[16 * j + i], mag = magnitude(v);
             f->x[i][j] = v;
@@ -418,6 +446,7 @@ static void linear_fit(const float *restrict x, struct linear *restrict f)
     for (int k = -9; k <= 9; k++)
         if (k)
             linear_try(f, 32 + 0.1f * (float)k, false);
+#pragma omp simd
     for (int j = 0; j < SUB16; j++) {
         if (!(top[j] < 1e-15f))
             continue;
@@ -448,6 +477,7 @@ static void q6_k_write(const float *restrict x, unsigned char *restrict b)
     int32_t q[256];
     float max_scale = 0, top = 0;
     linear_fit(x, &f);
+#pragma omp simd
     for (int j = 0; j < SUB16; j++) {
         max_scale = magnitude(f.scale[j]) > top ? f.scale[j] : max_scale;
         top = magnitude(f.scale[j]) > top ? magnitude(f.scale[j]) : top;
@@ -458,6 +488,7 @@ static void q6_k_write(const float *restrict x, unsigned char *restrict b)
     }
     const float steps = -128 / max_scale;
     store_half(b + 208, 1 / steps);
+#pragma omp simd
     for (int j = 0; j < SUB16; j++) {
         const int32_t s = nearest(steps * f.scale[j]);
         b[192 + j] = (unsigned char)(s < 127 ? s : 127);
