@@ -264,6 +264,7 @@ SIX_BIT_FORM(e3m2)
 
 #include "formats/quant_tmpl.h"
 #include "formats/quant_write_tmpl.h"
+#include "formats/quant_k_tmpl.h"
 
 const struct tg_dtype_fns TABLE = {
     TABLE_NAME,

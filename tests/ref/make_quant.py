@@ -31,6 +31,11 @@ def inputs():
     signs = np.where(np.arange(WIDTH) % 2, -1.0, 1.0)
     rows = [normal(s) for s in (1, 1, 1, 1, 0.02, 0.02, 0.02, 0.02, 1e-3, 30)]
     rows += [np.sign(n) * abs(n) ** 3 for n in (normal(), normal(0.3))]  # heavy tails
+    # the best codes of Q4_K and Q5_K come of the first and the last try, those of Q6_K of the first
+    rows += [np.random.default_rng(seed).standard_normal(WIDTH) ** 3 for seed in (0, 1, 18, 108, 236)]
+    half = np.full(WIDTH, np.nextafter(np.float32(0.5), np.float32(0)))  # rounds to 0, plus 0.5 to 1
+    half[::32] = 127
+    rows.append(half)
     for at in (0, 31, 100, 255):  # one outlier
         row = normal(0.02)
         row[at] = 1.5 * signs[at]
