@@ -30,7 +30,7 @@ enum tg_dtype {
     TG_F6_E3M2,
     TG_F8_E4M3FNUZ,
     TG_F8_E5M2FNUZ,
-    /* block-quantised types of GGUF: see docs/formats/gguf.md */
+    /* block-quantised types of GGUF: see docs/formats/dtypes.md */
     TG_Q4_0,
     TG_Q4_1,
     TG_Q5_0,

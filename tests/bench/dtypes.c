@@ -8,10 +8,11 @@
 
 enum { ELEMENTS = 1 << 24, PASSES = 7 };
 
+/* Of this thread on a processor. */
 static double seconds(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
