@@ -1,8 +1,8 @@
 /* The body of every table of conversions: a source file defines TABLE (the table's symbol) and
- * TABLE_NAME, and OWN_F16, OWN_Q8_0 if it has functions of its own for them, and includes this
- * once. Plain loops, which the compiler vectorises for the instructions that the file is compiled
- * for; each element is computed by itself and by the same operations, so the tables agree bit for
- * bit. */
+ * TABLE_NAME, and OWN_F16, OWN_F8 (reading), OWN_Q8_0 (writing) if it has functions of its own for
+ * them, and includes this once. Plain loops, which the compiler vectorises for the instructions
+ * that the file is compiled for; each element is computed by itself and by the same operations, so
+ * the tables agree bit for bit. */
 #include "formats/dtype_fns.h"
 
 #include <math.h>
@@ -183,23 +183,30 @@ static void f32_to_f16(const unsigned char *restrict src, unsigned char *restric
 }
 #endif
 
-#define BYTE_FORM(form)                                                                            \
+#define READ_BYTES(form)                                                                           \
     static void form##_to_f32(const unsigned char *restrict src, unsigned char *restrict dst,      \
                               size_t n)                                                            \
     {                                                                                              \
         for (size_t i = 0; i < n; i++)                                                             \
             store32(dst + 4 * i, widen(src[i], form));                                             \
-    }                                                                                              \
+    }
+#define WRITE_BYTES(form)                                                                          \
     static void f32_to_##form(const unsigned char *restrict src, unsigned char *restrict dst,      \
                               size_t n)                                                            \
     {                                                                                              \
         for (size_t i = 0; i < n; i++)                                                             \
             dst[i] = (unsigned char)narrow(load32(src + 4 * i), form);                             \
     }
-BYTE_FORM(e4m3)
-BYTE_FORM(e5m2)
-BYTE_FORM(e4m3_fnuz)
-BYTE_FORM(e5m2_fnuz)
+#ifndef OWN_F8
+READ_BYTES(e4m3)
+READ_BYTES(e5m2)
+#endif
+READ_BYTES(e4m3_fnuz)
+READ_BYTES(e5m2_fnuz)
+WRITE_BYTES(e4m3)
+WRITE_BYTES(e5m2)
+WRITE_BYTES(e4m3_fnuz)
+WRITE_BYTES(e5m2_fnuz)
 
 /* A power of two; 2^-127 is subnormal. */
 static void e8m0_to_f32(const unsigned char *restrict src, unsigned char *restrict dst, size_t n)

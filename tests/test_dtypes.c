@@ -223,8 +223,9 @@ static void test_dtype_tables(void **state)
             count = (count < n ? count : n) / info->block * info->block;
             first->to[t]((unsigned char *)x, (unsigned char *)fa, count);
             other->to[t]((unsigned char *)x, (unsigned char *)fb, count);
-            for (size_t i = 0; i < count; i++)
-                assert_true(same_float(fa[i], fb[i]));
+            for (size_t i = 0; i < count; i++) /* which NaN a product gives is not said */
+                assert_true(info->block > 4 ? same_float(fa[i], fb[i])
+                                            : memcmp(fa + i, fb + i, 4) == 0);
             if (!info->from_f32)
                 continue;
             for (size_t short_by = 0; short_by < TAIL; short_by++) {

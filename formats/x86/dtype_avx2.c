@@ -1,6 +1,6 @@
 /* The conversions for AVX2 with F16C; compiled with those flags, called only where base/cpu.c finds
- * them. By hand is what the compiler does not find: the instructions that convert halves, and the
- * eight bits of Q8_0. */
+ * them. By hand is what the compiler does not find: the instructions that convert halves, which
+ * serve the 8-bit floats too, and Q8_0. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #include <stddef.h>
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define OWN_F16
+#define OWN_F8
 #define OWN_Q8_0
 #define TABLE tg_dtype_fns_avx2
 #define TABLE_NAME "avx2"
@@ -55,6 +56,48 @@ static void f32_to_f16(const unsigned char *restrict src, unsigned char *restric
     narrow_8_halves(in, out);
     memcpy(dst + 2 * i, out, 2 * (n - i));
 }
+
+/* An E5M2 is the upper byte of a half. */
+static inline void widen_8_e5m2(const unsigned char *restrict src, unsigned char *restrict dst)
+{
+    const __m128i u = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(const void *)src));
+    _mm256_storeu_ps((float *)(void *)dst, _mm256_cvtph_ps(_mm_slli_epi16(u, 8)));
+}
+
+/* With its mantissa moved into place, an E4M3 is a half of 2^-8 its value, because their biases are
+ * 7 and 15. The largest pattern is NaN. */
+static inline void widen_8_e4m3(const unsigned char *restrict src, unsigned char *restrict dst)
+{
+    const __m128i u = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(const void *)src));
+    const __m128i mag = _mm_and_si128(u, _mm_set1_epi16(0x7F));
+    const __m128i sign = _mm_slli_epi16(_mm_xor_si128(u, mag), 8);
+    const __m256 half = _mm256_cvtph_ps(_mm_or_si128(sign, _mm_slli_epi16(mag, 7)));
+    const __m128i last = _mm_cmpeq_epi16(mag, _mm_set1_epi16(0x7F));
+    const __m256 quiet = _mm256_castsi256_ps(
+        _mm256_and_si256(_mm256_cvtepi16_epi32(last), _mm256_set1_epi32(0x7FC00000)));
+    const __m256 number = _mm256_mul_ps(half, _mm256_set1_ps(256));
+    const __m256 nan = _mm256_or_ps(_mm256_and_ps(number, _mm256_set1_ps(-0.0f)), quiet);
+    _mm256_storeu_ps(
+        (float *)(void *)dst,
+        _mm256_blendv_ps(number, nan, _mm256_castsi256_ps(_mm256_cvtepi16_epi32(last))));
+}
+
+#define WIDEN_BYTES(form)                                                                          \
+    static void form##_to_f32(const unsigned char *restrict src, unsigned char *restrict dst,      \
+                              size_t n)                                                            \
+    {                                                                                              \
+        unsigned char in[8] = {0}, out[32];                                                        \
+        size_t i = 0;                                                                              \
+        for (; i + 8 <= n; i += 8)                                                                 \
+            widen_8_##form(src + i, dst + 4 * i);                                                  \
+        if (i == n)                                                                                \
+            return;                                                                                \
+        memcpy(in, src + i, n - i);                                                                \
+        widen_8_##form(in, out);                                                                   \
+        memcpy(dst + 4 * i, out, 4 * (n - i));                                                     \
+    }
+WIDEN_BYTES(e5m2)
+WIDEN_BYTES(e4m3)
 
 /* max |x| of 32 numbers, by the order of their bits. */
 static inline float largest_of_32(const __m256 x[4])
