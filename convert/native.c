@@ -25,26 +25,14 @@ static const char *const copied[] = {
     "generation_config.json",
 };
 
-/* Above the largest finite value by half a step, a number rounds to infinity. */
-static float overflow_limit(enum tg_dtype dtype)
-{
-    switch (dtype) {
-    case TG_F16:
-        return 65520;
-    case TG_BF16:
-        return 0x1.ffp127f;
-    default:
-        return INFINITY;
-    }
-}
-
+/* What would be infinite or NaN in the file. */
 static int check_values(const struct tg_param *p, const float *data, enum tg_dtype dtype,
                         const char *dir, struct tg_err *err)
 {
-    const float limit = overflow_limit(dtype);
+    const float largest = tg_dtype_largest(dtype);
 
     for (size_t i = 0; i < p->count; i++)
-        if (!(fabsf(data[i]) < limit))
+        if (!(fabsf(data[i]) <= largest))
             return tg_fail(err, TG_ERR_VALUE,
                            "%s: parameter '%s' is %g at element %zu, which %s cannot hold", dir,
                            p->name, data[i], i, tg_dtype_info(dtype)->name);

@@ -175,38 +175,17 @@ static int fail_value(const struct tg_repack_row *row, size_t element, float val
                    tg_dtype_info(row->dtype)->name);
 }
 
-/* The first |x| at which rounding leaves the finite numbers of a type; infinity where none does */
-static float overflow_limit(enum tg_dtype t)
-{
-    switch (t) {
-    case TG_F16:
-        return 65520;
-    case TG_BF16:
-        return 0x1.ffp127f;
-    case TG_F8_E4M3:
-        return 464;
-    case TG_F8_E5M2:
-        return 61440;
-    case TG_F8_E4M3FNUZ:
-        return 248;
-    case TG_F8_E5M2FNUZ:
-        return 61440;
-    default:
-        return INFINITY;
-    }
-}
-
 /* Quantised types hold no NaN and no infinity; the others hold what they are given. */
 static int check_values(const struct tg_repack_row *row, size_t first, const float *x, size_t n,
                         struct tg_err *err)
 {
     const bool blocks = tg_dtype_info(row->dtype)->block > 1;
-    const float limit = overflow_limit(row->dtype);
+    const float largest = tg_dtype_largest(row->dtype);
     int bad = 0;
     for (size_t i = 0; i < n; i++)
-        bad |= !(fabsf(x[i]) < limit);
+        bad |= !(fabsf(x[i]) <= largest);
     for (size_t i = 0; bad && i < n; i++)
-        if ((isfinite(x[i]) && fabsf(x[i]) >= limit) || (blocks && !isfinite(x[i])))
+        if ((isfinite(x[i]) && fabsf(x[i]) > largest) || (blocks && !isfinite(x[i])))
             return fail_value(row, first + i, x[i], err);
     return TG_OK;
 }
