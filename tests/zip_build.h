@@ -75,7 +75,7 @@ static inline void zip_local(struct zip_bytes *z, const struct zip_part *e, stru
     to->crc = (uint32_t)crc32_z(0, e->size ? e->data : (const void *)"", e->size);
     zip_put(z, 4, 0x04034B50);
     const size_t head = z->n, name = strlen(e->name), extra = e->wide ? 20 : 0;
-    z->n += 24 + name + extra;
+    z->n += 26 + name + extra;
     unsigned char *data = z->p + z->n;
     to->packed = e->deflate ? zip_deflate(e, data) : e->size;
     if (!e->deflate && e->size)
