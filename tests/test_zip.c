@@ -127,7 +127,8 @@ static size_t mutate(const struct zip_bytes *z, size_t at, const struct record *
                 continue;
             set(z->p + at, width, values[v]);
             const int rc = read_copy(z->p, z->n);
-            const bool later = r->sig == 0x04034B50 && i >= 5 && i <= 7 && values[v] == 0 &&
+            const bool later = r->sig == 0x04034B50 && i >= 5 && i <= 7 &&
+                               (values[v] & most) == 0 &&
                                local[6] & 1 << 3; /* the descriptor says it */
             if ((rc == TG_OK) != (free_field || later))
                 fail_msg("record %08X at %zu, field %zu: %llx instead of %llx: %d", r->sig, at, i,
