@@ -127,9 +127,9 @@ static size_t mutate(const struct zip_bytes *z, size_t at, const struct record *
                 continue;
             set(z->p + at, width, values[v]);
             const int rc = read_copy(z->p, z->n);
-            const bool later = r->sig == 0x04034B50 && i >= 5 && i <= 7 &&
-                               (values[v] & most) == 0 &&
-                               local[6] & 1 << 3; /* the descriptor says it */
+            const bool later = (values[v] & most) == 0 && /* the descriptor says it */
+                               ((r->sig == 0x04034B50 && i >= 5 && i <= 7 && local[6] & 1 << 3) ||
+                                (r->sig == 0x00100001 && i >= 2));
             if (!later && (rc == TG_OK) != free_field)
                 fail_msg("record %08X at %zu, field %zu: %llx instead of %llx: %d", r->sig, at, i,
                          (unsigned long long)(values[v] & most), (unsigned long long)was, rc);
