@@ -446,8 +446,8 @@ static int visit(struct walk *w, const struct tg_pickle_node *n, size_t len, int
                        w->s->file, DEPTH_LIMIT);
     if (++w->steps > w->p->end)
         return tg_fail(w->err, TG_ERR_FORMAT,
-                       "%s: containers are shared so often that they have more items than the "
-                       "pickle has bytes (%zu)",
+                       "%s: containers contain themselves, or are shared so often that they have "
+                       "more items than the pickle has bytes (%zu)",
                        w->s->file, w->p->end);
     if (n->kind == TG_PICKLE_OBJECT)
         return makes_tensor(w, n) ? found_tensor(w, n, len) : TG_OK;
