@@ -195,8 +195,39 @@ static int remove_scratch(void **state)
     return tg_dir_remove(scratch, NULL);
 }
 
-int main(void)
+/* For tests/interop/check_torch.py: the tensors of any set as torch files of at most `max` bytes.
+ */
+static int copy_set(const char *from, const char *to, uint64_t max)
 {
+    struct tg_tensors *t;
+    struct tg_tensor_writer *w = NULL;
+    const struct tg_write_options options = {.format = &tg_format_torch, .max_shard = max};
+    int rc = tg_tensors_open(&t, from, &err);
+    const size_t count = rc == TG_OK ? tg_tensors_count(t) : 0;
+    struct tg_tensor_plan *plan = tg_alloc_array(count, sizeof *plan);
+    for (size_t i = 0; i < count; i++) {
+        const struct tg_tensor *x = tg_tensors_at(t, i);
+        plan[i] = (struct tg_tensor_plan){.name = x->name, .dtype = x->dtype, .rank = x->rank};
+        memcpy(plan[i].shape, x->shape, sizeof x->shape);
+    }
+    if (rc == TG_OK)
+        rc = tg_tensor_writer_open(&w, to, plan, count, &options, &err);
+    for (size_t i; rc == TG_OK && (i = tg_tensor_writer_next(w)) < count;)
+        rc = tg_tensor_writer_put_raw(w, tg_tensors_at(t, i)->data, &err);
+    if (rc == TG_OK)
+        rc = tg_tensor_writer_finish(w, &err);
+    if (rc != TG_OK)
+        print_error("%s\n", err.msg);
+    tg_tensor_writer_close(w);
+    tg_tensors_close(t);
+    tg_free(plan);
+    return rc == TG_OK ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 5 && !strcmp(argv[1], "--copy"))
+        return copy_set(argv[2], argv[3], strtoull(argv[4], NULL, 10));
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_written),
         cmocka_unit_test(test_not_held),
