@@ -1,6 +1,6 @@
 /* PyTorch's files: whatever is accepted can be read completely, and nothing lies outside the file.
- * After a first byte 'P' the rest is the pickle of an archive whose CRCs are right; otherwise all
- * of it is the file. */
+ * After a first byte 'P' or 'F' the rest is the pickle of an archive whose CRCs are right;
+ * otherwise all of it is the file. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,11 +60,13 @@ static void try_file(const uint8_t *data, size_t size)
     tg_tensors_close(t);
 }
 
-/* Storages as large as those of the fixtures in tests/data/torchbin */
-static void try_pickle(const uint8_t *pickle, size_t size)
+/* Storages as large as the seeds' pickles say: those of tests/data/torchbin, and another set. */
+static void try_pickle(const uint8_t *pickle, size_t size, bool other)
 {
-    static const unsigned short sizes[] = {140, 24, 18, 72, 9, 3, 240, 4, 0, 16};
-    enum { COUNT = sizeof sizes / sizeof *sizes };
+    enum { COUNT = 10 };
+    static const unsigned char all[2][COUNT] = {{140, 24, 18, 72, 9, 3, 240, 4, 0, 16},
+                                                {4, 8, 32, 4, 8, 8, 16, 8, 1, 2}};
+    const unsigned char *sizes = all[other];
     unsigned char content[240];
     char names[COUNT][16] = {0};
     struct zip_part parts[COUNT + 1] = {{.name = "a/data.pkl", .data = pickle, .size = size}};
@@ -91,8 +93,8 @@ static void try_pickle(const uint8_t *pickle, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (size && data[0] == 'P' && (size < 2 || data[1] != 'K'))
-        try_pickle(data + 1, size - 1);
+    if (size && (data[0] == 'F' || (data[0] == 'P' && (size < 2 || data[1] != 'K'))))
+        try_pickle(data + 1, size - 1, data[0] == 'F');
     else
         try_file(data, size);
     return 0;
