@@ -248,6 +248,30 @@ static void test_refused(void **state)
     }
 }
 
+/* Sizes of 64 bits that would wrap around, and an extra field that stands twice. */
+static void test_wide(void **state)
+{
+    (void)state;
+    const struct zip_part part = {.name = "a", .data = text, .size = 5, .wide = true};
+    unsigned char space[2048];
+    struct zip_bytes z = {space, 0};
+    zip_build(&z, &part, 1, true);
+    const size_t central = z.n - 22 - 20 - 56 - 28 - 47, extra = central + 47;
+    for (int i = 0; i < 2; i++) {
+        set(z.p + 31 + 4 + 8 * i, 8, UINT64_MAX - 20);
+        set(z.p + extra + 4 + 8 * i, 8, UINT64_MAX - 20);
+    }
+    expect(&z, TG_ERR_FORMAT, "entry 'a': its data end after the directory begins");
+
+    z.n = 0;
+    zip_build(&z, &part, 1, true);
+    set(z.p + central + 20, 4, 5); /* only the size asks for the extra field */
+    set(z.p + central + 42, 4, 0);
+    set(z.p + extra, 4, 1 | 8 << 16);
+    set(z.p + extra + 12, 4, 1 | 12 << 16);
+    expect(&z, TG_ERR_FORMAT, "entry 'a': two zip64 extra fields");
+}
+
 /* What deflated entries say of themselves against what they hold. */
 static void test_deflated(void **state)
 {
@@ -317,9 +341,10 @@ static void test_written(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms),    cmocka_unit_test(test_fields),
-        cmocka_unit_test(test_bytes),    cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_deflated), cmocka_unit_test(test_written),
+        cmocka_unit_test(test_forms),   cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_bytes),   cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_wide),    cmocka_unit_test(test_deflated),
+        cmocka_unit_test(test_written),
     };
     return tg_run_tests("zip", tests, sizeof tests / sizeof *tests);
 }
