@@ -29,24 +29,27 @@ static struct tg_tensors *open_data(const char *name)
     return t;
 }
 
+/* Piece by piece, and single elements. */
 static void same_tensor(const struct tg_tensor *a, const struct tg_tensor *b)
 {
-    unsigned char *x = tg_alloc(a->bytes), *y = tg_alloc(a->bytes), one[8];
+    enum { PIECE = 1 << 13 };
+    static unsigned char x[PIECE * 8], y[PIECE * 8];
+    const size_t size = a->elements ? a->bytes / a->elements : 0;
     assert_string_equal(a->name, b->name);
     assert_true(a->dtype == b->dtype && a->rank == b->rank && a->elements == b->elements);
     assert_memory_equal(a->shape, b->shape, (size_t)a->rank * sizeof *a->shape);
-    assert_int_equal(tg_tensor_read_raw(a, 0, a->elements, x, &err), TG_OK);
-    assert_int_equal(tg_tensor_read_raw(b, 0, b->elements, y, &err), TG_OK);
-    if (memcmp(x, y, a->bytes))
-        fail_msg("'%s' differs", a->name);
-    const size_t size = a->elements ? a->bytes / a->elements : 0;
-    for (size_t i = 0; i < a->elements; i++) { /* and each element by itself */
-        const void *view;
-        assert_int_equal(tg_tensor_view(b, i, 1, one, &view, &err), TG_OK);
-        assert_memory_equal(view, x + i * size, size);
+    for (size_t at = 0; at < a->elements; at += PIECE) {
+        const size_t n = a->elements - at < PIECE ? a->elements - at : PIECE;
+        assert_int_equal(tg_tensor_read_raw(a, at, n, x, &err), TG_OK);
+        assert_int_equal(tg_tensor_read_raw(b, at, n, y, &err), TG_OK);
+        if (memcmp(x, y, n * size))
+            fail_msg("'%s' differs in elements [%zu, %zu)", a->name, at, at + n);
+        for (size_t i = 0; i < n; i += 1 + a->elements / 1000) {
+            const void *view;
+            assert_int_equal(tg_tensor_view(b, at + i, 1, y, &view, &err), TG_OK);
+            assert_memory_equal(view, x + i * size, size);
+        }
     }
-    tg_free(x);
-    tg_free(y);
 }
 
 static void same_tensors(const struct tg_tensors *a, const struct tg_tensors *b)
@@ -188,6 +191,8 @@ static void test_names(void **state)
         {BYTES("\200\2}(X\12\0\0\0state_dict" DICT("a", PLAIN) "u."), {"a"}},
         {BYTES("\200\2}(X\6\0\0\0module" DICT("a", DICT("b", PLAIN)) "u."), {"a.b"}},
         {BYTES("\200\2}(X\5\0\0\0model" DICT("a", PLAIN) TEXT1("e") PLAIN "u."), {"e", "model.a"}},
+        {BYTES("\200\2}(" TEXT1("e") PLAIN "X\5\0\0\0model" DICT("a", PLAIN) "u."),
+         {"e", "model.a"}},
         {BYTES("\200\2}(X\5\0\0\0model" PLAIN "u."), {"model"}},
         {BYTES("\200\2}(X\5\0\0\0other" DICT("a", PLAIN) "u."), {"other.a"}},
         /* Python 2's OrderedDict, and what is no tensor */
@@ -288,6 +293,8 @@ static void test_views(void **state)
 }
 
 #define LONG(bytes) "\212\10" bytes
+/* 2^62: four of them wrap around */
+#define QUARTER "\0\0\0\0\0\0\0\100"
 #define BIG "\377\377\377\377\377\377\377\177"
 #define ROW_A(value, code, why)                                                                    \
     {                                                                                              \
@@ -372,6 +379,9 @@ static void test_refused(void **state)
         ROW_A(F6("K\0", T2("\2", "\2"), T2("\5", "\1")), TG_ERR_FORMAT, "does not lie"),
         ROW_A(F6(LONG(BIG), T1("\2"), T1("\1")), TG_ERR_FORMAT, "does not lie"),
         ROW_A(F6("K\0", T1("\3"), LONG(BIG) "\205"), TG_ERR_FORMAT, "does not lie"),
+        ROW_A(F6("K\0", T1("\5"), LONG(QUARTER) "\205"), TG_ERR_FORMAT, "does not lie"),
+        ROW_A(F6("K\0", T2("\3", "\3"), LONG(QUARTER) LONG(QUARTER) "\206"), TG_ERR_FORMAT,
+              "does not lie"),
         ROW_A(F6("K\0", LONG(BIG) "\205", T1("\1")), TG_ERR_FORMAT, "size overflows"),
         ROW_A(F6("K\0", "J\0\0\0\100\205", T1("\0")), TG_ERR_UNSUPPORTED, "repeats its storage"),
         ROW_A("ctorch._utils\n_rebuild_tensor_v2\n(" ID("torch\nFloatStorage", "0", "\6") "K\0" T1(
@@ -547,6 +557,27 @@ static void test_archives(void **state)
     tg_tensors_close(t);
 }
 
+/* One inflated entry is kept: those of another storage are not taken for it. */
+static void test_deflated(void **state)
+{
+    (void)state;
+    static const float other[] = {7, 8, 9, 10, 11, 12};
+    static const char both[] = "\200\2}(" TEXT1("a") PLAIN TEXT1("b")
+        V2("torch\nFloatStorage", "1", "\6", "K\0", T1("\6"), T1("\1")) "u.";
+    const struct zip_part parts[] = {
+        {.name = "a/data.pkl", .data = both, .size = sizeof both - 1, .deflate = true},
+        {.name = "a/data/0", .data = six, .size = sizeof six, .deflate = true},
+        {.name = "a/data/1", .data = other, .size = sizeof other, .deflate = true}};
+    struct tg_tensors *t;
+    float got[6];
+    assert_int_equal(over_parts(parts, 3, &t), TG_OK);
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(tg_tensor_read_f32(tg_tensors_at(t, (size_t)i % 2), got, &err), TG_OK);
+        assert_memory_equal(got, i % 2 ? other : six, sizeof six);
+    }
+    tg_tensors_close(t);
+}
+
 #define MAGIC "\200\2\212\12\154\374\234\106\371\40\152\250\120\31."
 #define VERSION "\200\2M\351\3."
 #define SYSTEM "\200\2}X\15\0\0\0little_endian\210s."
@@ -692,6 +723,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_bombs),
         cmocka_unit_test(test_archives),
+        cmocka_unit_test(test_deflated),
         cmocka_unit_test(test_legacy),
         cmocka_unit_test_setup_teardown(test_torture, NULL, remove_scratch),
     };
