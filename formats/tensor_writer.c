@@ -329,6 +329,8 @@ int tg_tensor_writer_put_piece(struct tg_tensor_writer *w, const void *data, siz
     if (n > it->bytes - w->arrived)
         return tg_fail(err, TG_ERR_VALUE, "%s: tensor '%s' has %zu bytes, more were put", w->path,
                        it->t.name, it->bytes);
+    if (n == 0 && it->bytes) /* else the row would begin the tensor twice */
+        return TG_OK;
     int rc = piece(w, it, data, n, err);
     if (rc != TG_OK || w->arrived == it->bytes)
         return item_done(w, rc, err);
