@@ -260,10 +260,10 @@ static const struct {
      "\"type\":"
      "\"Digits\"}]}," MODEL "}",
      TG_ERR_UNSUPPORTED, "Digits"},
-    {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Whitespace\"},{"
+    {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"BertPreTokenizer\"},{"
      "\"type\":"
      "\"ByteLevel\"}]}," MODEL "}",
-     TG_ERR_UNSUPPORTED, "Whitespace"},
+     TG_ERR_UNSUPPORTED, "BertPreTokenizer"},
     {SPLIT("\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Sideways\""), TG_ERR_UNSUPPORTED,
      "Sideways"},
     {REGEX("(a"), TG_ERR_UNSUPPORTED, "(a"},
