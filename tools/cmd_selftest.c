@@ -171,9 +171,9 @@ static int check_mixer(struct outcome *o, const struct tg_mixer_schema *schema, 
     struct tg_layer_spec layers[2] = {small_layer(schema), small_layer(schema)};
     struct tg_model_spec spec = {.vocab = VOCAB,
                                  .width = WIDTH,
-                                 .norm_eps = 1e-5,
+                                 .norm.eps = 1e-5,
                                  .tied_head = true,
-                                 .rope = {.theta = 1e4},
+                                 .ropes = {{.theta = 1e4}},
                                  .bos_id = -1,
                                  .layer_count = 2,
                                  .layers = layers};
