@@ -325,7 +325,7 @@ static int read_all(struct reader *r, struct tg_tensor_list *list)
         rc = read_alignment(r);
     for (size_t i = 0; i < tensors && rc == TG_OK; i++)
         rc = read_tensor(r, r->g->names[i], &list->items[list->count++], &sum);
-    return rc == TG_OK ? place(r, list->items + begun, tensors) : rc;
+    return rc == TG_OK && tensors ? place(r, list->items + begun, tensors) : rc;
 }
 
 static int parse(struct tg_format_file *f, struct tg_tensor_list *list, struct tg_err *err)
