@@ -115,9 +115,12 @@ static int read_value(struct reader *r, const char *key, struct tg_gguf_value *v
         int rc = read_string(r, key, &s);
         if (rc != TG_OK)
             return rc;
-        v->s.text = tg_strndup(s.text, s.len);
-        v->s.len = s.len;
-        return v->s.text ? TG_OK : fail_memory(r);
+        char *own = tg_alloc(s.len + 1); /* all of it, a NUL inside too */
+        if (!own)
+            return fail_memory(r);
+        memcpy(own, s.text, s.len);
+        v->s = (struct tg_gguf_string){own, s.len};
+        return TG_OK;
     }
     *v = tg_gguf_scalar(&r->c, v->type);
     return r->c.failed ? fail_end(r, key) : TG_OK;

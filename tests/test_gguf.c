@@ -527,6 +527,7 @@ static void test_edges(void **state)
     assert_string_equal(tg_tensors_meta(t, "empty"), "");
     assert_null(tg_tensors_meta(t, "nul")); /* a C string would be cut */
     assert_int_equal(tg_gguf_find(t, "nul")->s.len, 3);
+    assert_memory_equal(tg_gguf_find(t, "nul")->s.text, "a\0b", 4);
     assert_true(tg_gguf_find(t, "yes")->b && tg_gguf_find(t, "n")->u == 7 &&
                 tg_gguf_find(t, "x")->f == 0.25);
     tg_tensors_close(t);
