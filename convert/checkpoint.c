@@ -12,6 +12,7 @@
 #include "base/strbuf.h"
 #include "convert/config.h"
 #include "convert/family.h"
+#include "convert/gguf_model.h"
 #include "convert/names.h"
 #include "convert/tensor_map.h"
 
@@ -129,11 +130,45 @@ static int load_config(const char *path, const struct tg_family **family,
     return rc;
 }
 
+/* A GGUF file: its metadata are the config; *names maps its tensors. */
+static int load_gguf(const char *path, struct tg_tensors **tensors, const struct tg_family **names,
+                     struct tg_model_spec *spec, struct tg_err *err)
+{
+    struct tg_strbuf json;
+    int rc;
+
+    tg_strbuf_init(&json, 1 << 20);
+    if (!(rc = tg_tensors_open(tensors, path, err)) &&
+        !(rc = tg_gguf_config(*tensors, &json, names, err)))
+        rc = tg_config_parse(json.text, json.len, tg_tensors_file(*tensors, 0), spec, err);
+    tg_strbuf_release(&json);
+    return rc;
+}
+
 int tg_config_read(const char *path, struct tg_model_spec *spec, struct tg_err *err)
 {
     const struct tg_family *family;
+    struct tg_tensors *tensors = NULL;
+    bool gguf;
+    int rc = tg_gguf_is_model(path, &gguf, err);
 
-    return load_config(path, &family, spec, err);
+    if (rc != TG_OK || !gguf)
+        return rc != TG_OK ? rc : load_config(path, &family, spec, err);
+    rc = load_gguf(path, &tensors, &family, spec, err);
+    tg_tensors_close(tensors);
+    return rc;
+}
+
+static int load(struct tg_checkpoint *c, const char *path, struct tg_err *err)
+{
+    bool gguf;
+    int rc = tg_gguf_is_model(path, &gguf, err);
+
+    if (rc == TG_OK && gguf)
+        return load_gguf(path, &c->tensors, &c->family, &c->spec, err);
+    if (rc != TG_OK || (rc = load_config(path, &c->family, &c->spec, err)))
+        return rc;
+    return tg_tensors_open(&c->tensors, path, err);
 }
 
 static int map_tensors(struct tg_checkpoint *c, struct tg_err *err)
@@ -158,9 +193,7 @@ int tg_checkpoint_open(struct tg_checkpoint **out, const char *path, struct tg_e
     *out = NULL;
     if (!c || !(c->path = tg_strdup(path)))
         rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
-    else if (!(rc = load_config(path, &c->family, &c->spec, err)) &&
-             !(rc = tg_params_of(&c->spec, &c->params, err)) &&
-             !(rc = tg_tensors_open(&c->tensors, path, err)))
+    else if (!(rc = load(c, path, err)) && !(rc = tg_params_of(&c->spec, &c->params, err)))
         rc = map_tensors(c, err);
     if (rc != TG_OK) {
         tg_checkpoint_close(c);
@@ -284,7 +317,8 @@ int tg_checkpoint_hash(const struct tg_checkpoint *c, char hex[65], struct tg_er
     if (!files || !config || !tokenizer)
         rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", c->path);
     else {
-        files[n++] = config;
+        if (tg_path_exists(config)) /* a GGUF model has none */
+            files[n++] = config;
         if (tg_path_exists(tokenizer))
             files[n++] = tokenizer;
         for (size_t i = 0; i < shards; i++)
