@@ -209,8 +209,8 @@ static const struct {
 } refusals[] = {
     {"[]", TG_ERR_FORMAT, "not a JSON object"},
     {"{}", TG_ERR_FORMAT, "model"},
-    {"{" PRE ",\"model\":{\"type\":\"Unigram\"}}", TG_ERR_UNSUPPORTED, "Unigram"},
-    {"{" MODEL "}", TG_ERR_UNSUPPORTED, "BPE without a ByteLevel"},
+    {"{" PRE ",\"model\":{\"type\":\"Unigram\"}}", TG_ERR_FORMAT, "model.vocab"},
+    {"{\"model\":{\"type\":\"WordPiece\"}}", TG_ERR_UNSUPPORTED, "WordPiece"},
     {"{" PRE "," MODEL_WITH("\"merges\":[]") "}", TG_ERR_FORMAT, "vocab"},
     {"{" PRE "," MODEL_WITH(VOCAB) "}", TG_ERR_FORMAT, "merges"},
     {"{" PRE "," MODEL_WITH(VOCAB ",\"merges\":[\"a c\"]") "}", TG_ERR_FORMAT, "'c'"},
@@ -237,8 +237,8 @@ static const struct {
     {"{" PRE "," MODEL_WITH(VOCAB ",\"merges\":[],\"byte_fallback\":true") "}", TG_ERR_UNSUPPORTED,
      "byte_fallback"},
     {"{" PRE "," MODEL_WITH(VOCAB ",\"merges\":[],\"unk_token\":\"?\"") "}", TG_ERR_FORMAT, "unk"},
-    {"{" PRE "," MODEL ",\"normalizer\":{\"type\":\"Lowercase\"}}", TG_ERR_UNSUPPORTED,
-     "Lowercase"},
+    {"{" PRE "," MODEL ",\"normalizer\":{\"type\":\"BertNormalizer\"}}", TG_ERR_UNSUPPORTED,
+     "BertNormalizer"},
     {"{" PRE "," MODEL
      ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Nmt\"}]}}",
      TG_ERR_UNSUPPORTED, "Nmt"},
