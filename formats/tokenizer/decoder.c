@@ -67,6 +67,12 @@ static size_t valid_sequence(const unsigned char *s, size_t n, size_t *skip)
     return len;
 }
 
+size_t tg_char_length(const char *s, size_t n)
+{
+    size_t skip;
+    return valid_sequence((const unsigned char *)s, n, &skip);
+}
+
 static bool add_lossy(struct tg_text *out, const char *text, size_t len)
 {
     size_t done = 0, at = 0, skip;
@@ -144,7 +150,7 @@ int tg_decode_replace(const struct tg_tokenizer *t, const struct tg_decoder *d, 
 }
 
 /* The byte of a token like "<0x0A>", or -1. */
-static int byte_token(const char *s, size_t n)
+int tg_byte_of_token(const char *s, size_t n)
 {
     int byte = 0;
     if (n != 6 || memcmp(s, "<0x", 3) != 0 || s[5] != '>')
@@ -184,7 +190,7 @@ int tg_decode_bytes(const struct tg_tokenizer *t, const struct tg_decoder *d, st
     (void)d;
     for (size_t i = 0; i < p->count && ok; from = p->ends[i++]) {
         const char *s = p->text.data + from;
-        int byte = byte_token(s, p->ends[i] - from);
+        int byte = tg_byte_of_token(s, p->ends[i] - from);
         if (byte >= 0) {
             ok = tg_text_add(&waiting, (char[]){(char)byte}, 1);
             continue;

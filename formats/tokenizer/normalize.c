@@ -7,6 +7,7 @@
 #include "base/utf8.h"
 #include "formats/tokenizer/charsmap.h"
 #include "formats/tokenizer/pipeline.h"
+#include "formats/tokenizer/sentencepiece.h"
 
 static int out_of_memory(struct tg_err *err)
 {
@@ -353,7 +354,7 @@ void tg_normalizer_release(struct tg_normalizer *n)
     tg_free(n->prepend);
     tg_replace_release(&n->replace);
     tg_charsmap_free(n->map);
-    tg_free(n->spec);
+    tg_sentencepiece_spec_free(n->spec);
 }
 
 int tg_normalizer_run(const struct tg_tokenizer *t, struct tg_regex_run *run, const char *text,

@@ -80,7 +80,7 @@ int tg_replace_run(const struct tg_replace *r, struct tg_regex_run *run, const c
             !tg_text_add(out, r->content, r->content_len))
             return out_of_memory(name, err);
         size_t kept = first > done ? (first < begin ? first : begin) - done : 0;
-        first_out += kept + (end == 0 || end <= first ? r->content_len : 0);
+        first_out += kept + (first && end <= first ? r->content_len : 0);
         done = end;
     }
     if (found < 0)

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "formats/tokenizer/pipeline.h"
+#include "formats/tokenizer/sentencepiece.h"
 
 static const struct tg_token_model *const models[] = {
 #define TG_TOKENIZER(name) &tg_token_model_##name,
@@ -124,47 +125,101 @@ static int load_stages(struct tg_tokenizer *t, struct tg_json root, struct tg_er
     return rc == TG_OK ? tg_decoder_load(t, tg_json_key(root, "decoder"), err) : rc;
 }
 
-/* Takes the document. */
-static int build(struct tg_tokenizer **out, struct tg_json_doc *doc, const char *name,
-                 size_t vocab_limit, struct tg_err *err)
+/* An empty tokenizer, or NULL. */
+struct tg_tokenizer *tg_tokenizer_new(const char *name, size_t vocab_limit, struct tg_err *err)
 {
     struct tg_tokenizer *t = tg_alloc(sizeof *t);
-    int rc;
     if (!t || !(t->name = tg_strdup(name)) || !(t->classes = tg_char_classes())) {
-        rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", name);
-    } else {
-        t->vocab_limit = vocab_limit;
-        rc = load_stages(t, tg_json_root(doc), err);
-    }
-    tg_json_free(doc);
-    if (rc != TG_OK) {
+        tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", name);
         tg_tokenizer_free(t);
-        return rc;
+        return NULL;
     }
-    *out = t;
-    return TG_OK;
+    t->vocab_limit = vocab_limit;
+    return t;
 }
 
-int tg_tokenizer_parse(struct tg_tokenizer **t, const char *json, size_t len, const char *name,
+/* *out gets t if rc is TG_OK; otherwise t is freed. */
+int tg_tokenizer_done(struct tg_tokenizer **out, struct tg_tokenizer *t, int rc)
+{
+    if (rc == TG_OK)
+        *out = t;
+    else
+        tg_tokenizer_free(t);
+    return rc;
+}
+
+int tg_tokenizer_parse(struct tg_tokenizer **out, const char *json, size_t len, const char *name,
                        size_t vocab_limit, struct tg_err *err)
 {
     struct tg_json_doc *doc;
-    *t = NULL;
+    *out = NULL;
     int rc = tg_json_parse(&doc, json, len, name, 0, err);
-    return rc == TG_OK ? build(t, doc, name, vocab_limit, err) : rc;
+    if (rc != TG_OK)
+        return rc;
+    struct tg_tokenizer *t = tg_tokenizer_new(name, vocab_limit, err);
+    rc = t ? load_stages(t, tg_json_root(doc), err) : TG_ERR_NOMEM;
+    tg_json_free(doc);
+    return tg_tokenizer_done(out, t, rc);
+}
+
+int tg_tokenizer_parse_model(struct tg_tokenizer **out, const void *bytes, size_t len,
+                             const char *name, size_t vocab_limit, struct tg_err *err)
+{
+    *out = NULL;
+    struct tg_tokenizer *t = tg_tokenizer_new(name, vocab_limit, err);
+    int rc = t ? tg_sentencepiece_build(t, bytes, len, err) : TG_ERR_NOMEM;
+    return tg_tokenizer_done(out, t, rc);
+}
+
+/* An object begins; a protobuf may begin with the same bracket, but not with the same sign behind
+ * it. */
+static bool looks_like_json(const char *s, size_t len)
+{
+    size_t at = 0;
+    while (at < len && strchr(" \t\r\n", s[at]) && s[at])
+        at++;
+    if (at == len || s[at] != '{')
+        return at < len && s[at] == '[';
+    for (at++; at < len && strchr(" \t\r\n", s[at]) && s[at]; at++)
+        ;
+    return at == len || s[at] == '"' || s[at] == '}';
+}
+
+/* The file in a directory that is to be read; the caller frees it. */
+static char *file_of(const char *path)
+{
+    if (!tg_path_is_dir(path))
+        return tg_strdup(path);
+    char *json = tg_path_join(path, "tokenizer.json"), *model = NULL;
+    if (json && !tg_path_exists(json) && (model = tg_path_join(path, "tokenizer.model")) &&
+        tg_path_exists(model)) {
+        tg_free(json);
+        return model;
+    }
+    tg_free(model);
+    return json;
 }
 
 int tg_tokenizer_load(struct tg_tokenizer **t, const char *path, size_t vocab_limit,
                       struct tg_err *err)
 {
-    struct tg_json_doc *doc;
+    enum { MAX_FILE = 1 << 28 };
+    char *bytes = NULL, *file = file_of(path);
+    size_t len;
     *t = NULL;
-    char *file = tg_path_is_dir(path) ? tg_path_join(path, "tokenizer.json") : tg_strdup(path);
     if (!file)
         return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
-    int rc = tg_json_load(&doc, file, 0, err);
+    int rc = tg_file_read(file, MAX_FILE, &bytes, &len, err);
+    bool json = rc == TG_OK && looks_like_json(bytes, len);
     if (rc == TG_OK)
-        rc = build(t, doc, file, vocab_limit, err);
+        rc = json ? tg_tokenizer_parse(t, bytes, len, file, vocab_limit, err)
+                  : tg_tokenizer_parse_model(t, bytes, len, file, vocab_limit, err);
+    if (rc == TG_OK && !json && tg_path_is_dir(path)) {
+        struct tg_tokenizer *made = *t;
+        *t = NULL;
+        rc = tg_tokenizer_done(t, made, tg_sentencepiece_surround(made, path, err));
+    }
+    tg_free(bytes);
     tg_free(file);
     return rc;
 }
