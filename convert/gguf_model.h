@@ -1,4 +1,4 @@
-/* Private to convert: a GGUF file as a teacher. Its metadata say what config.json says in HF, so
+/* A GGUF file as a teacher. Its metadata say what config.json says in HF, so
  * they are put into those words and read by the family's own row; its tensors have names and, for
  * llama, an order of rows of their own. */
 #ifndef TG_CONVERT_GGUF_MODEL_H
