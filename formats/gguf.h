@@ -88,6 +88,11 @@ size_t tg_gguf_count(const struct tg_tensors *t);
 const struct tg_gguf_kv *tg_gguf_at(const struct tg_tensors *t, size_t i);
 const struct tg_gguf_value *tg_gguf_find(const struct tg_tensors *t,
                                          const char *key); /* NULL if absent */
+/* The keys for a file that gets this set's tensors: all but split.*, and if dtypes change
+ * general.file_type, which names them. The list is the caller's (tg_free); what it points to is
+ * borrowed. A set of another format gives none. */
+int tg_gguf_keys(const struct tg_tensors *t, bool retyped, struct tg_gguf_kv **kv, size_t *count,
+                 struct tg_err *err);
 /* Element i of an array as a scalar; false when v is no array or has no element i. */
 bool tg_gguf_element(const struct tg_gguf_value *v, size_t i, struct tg_gguf_value *out);
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "formats/gguf_file.h"
 
 static const struct tg_gguf_type_info types[TG_GGUF_TYPE_COUNT] = {
@@ -151,6 +152,23 @@ const struct tg_gguf_value *tg_gguf_find(const struct tg_tensors *t, const char 
 {
     const struct tg_gguf_file *g = first_part(t);
     return g ? tg_gguf_file_find(g, key) : NULL;
+}
+
+int tg_gguf_keys(const struct tg_tensors *t, bool retyped, struct tg_gguf_kv **kv, size_t *count,
+                 struct tg_err *err)
+{
+    const size_t all = tg_gguf_count(t);
+    *count = 0;
+    *kv = tg_alloc_array(all, sizeof **kv);
+    if (!*kv)
+        return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", tg_tensors_file(t, 0));
+    for (size_t i = 0; i < all; i++) {
+        const struct tg_gguf_kv *from = tg_gguf_at(t, i);
+        if (strncmp(from->key, "split.", 6) != 0 &&
+            !(retyped && !strcmp(from->key, "general.file_type")))
+            (*kv)[(*count)++] = *from;
+    }
+    return TG_OK;
 }
 
 /* What stands there, for a message */

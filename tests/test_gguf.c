@@ -420,8 +420,22 @@ static void test_getters(void **state)
     tg_tensors_close(t);
 
     t = open_ok("tests/data/dtypes.safetensors"); /* another format has no such metadata */
+    struct tg_gguf_kv *kv;
+    size_t count;
     assert_int_equal(tg_gguf_count(t), 0);
     assert_null(tg_gguf_find(t, "format"));
+    assert_int_equal(tg_gguf_keys(t, false, &kv, &count, &err), TG_OK);
+    assert_int_equal(count, 0);
+    tg_free(kv);
+    tg_tensors_close(t);
+
+    t = open_ok(DATA "model-00003-of-00003.gguf"); /* what a copy gets */
+    assert_int_equal(tg_gguf_count(t), 5);
+    assert_int_equal(tg_gguf_keys(t, false, &kv, &count, &err), TG_OK);
+    assert_int_equal(count, 2);
+    assert_string_equal(kv[0].key, "general.architecture");
+    assert_string_equal(kv[1].key, "general.name");
+    tg_free(kv);
     tg_tensors_close(t);
 }
 
