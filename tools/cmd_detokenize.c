@@ -143,7 +143,8 @@ const struct tg_command tg_cmd_detokenize = {
     .args = "MODEL",
     .min_args = 1,
     .max_args = 1,
-    .details = "MODEL is a directory with a tokenizer.json, or such a file.",
+    .details = "MODEL is a directory with a tokenizer.json or tokenizer.model, such a file, or a "
+               "GGUF model.",
     .settings_size = sizeof(struct settings),
     .groups = {{options, 0}},
     .run = run,

@@ -102,8 +102,8 @@ const struct tg_command tg_cmd_tokenize = {
     .args = "MODEL",
     .min_args = 1,
     .max_args = 1,
-    .details =
-        "MODEL is a directory with a tokenizer.json, or such a file. Prints the ids on one line.",
+    .details = "MODEL is a directory with a tokenizer.json or tokenizer.model, such a file, or a "
+               "GGUF model. Prints the ids on one line.",
     .settings_size = sizeof(struct settings),
     .groups = {{options, 0}},
     .run = run,
