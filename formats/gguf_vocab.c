@@ -2,7 +2,10 @@
  * to lie in it. */
 #include "formats/gguf_vocab.h"
 
+#include <string.h>
+
 #include "base/mem.h"
+#include "formats/format.h"
 #include "formats/gguf.h"
 
 #define KEY(name) "tokenizer.ggml." name
@@ -144,5 +147,25 @@ int tg_gguf_tokenizer(struct tg_tokenizer **tok, const struct tg_tensors *t, siz
     if (rc == TG_OK)
         rc = tg_tokenizer_from_parts(tok, &p, tg_tensors_file(t, 0), vocab_limit, err);
     lists_release(&l);
+    return rc;
+}
+
+int tg_gguf_vocab_write(const struct tg_tensors *t, const char *path, struct tg_err *err)
+{
+    struct tg_write_options o = {.format = &tg_format_gguf, .single = true};
+    struct tg_tensor_writer *w = NULL;
+    struct tg_gguf_kv *kv;
+    size_t all;
+    int rc = tg_gguf_keys(t, false, &kv, &all, err);
+    for (size_t i = 0; i < all && rc == TG_OK; i++)
+        if (!strncmp(kv[i].key, "tokenizer.", 10) || !strcmp(kv[i].key, "general.architecture"))
+            kv[o.kvs++] = kv[i];
+    o.kv = kv;
+    if (rc == TG_OK)
+        rc = tg_tensor_writer_open(&w, path, NULL, 0, &o, err);
+    if (rc == TG_OK)
+        rc = tg_tensor_writer_finish(w, err);
+    tg_tensor_writer_close(w);
+    tg_free(kv);
     return rc;
 }

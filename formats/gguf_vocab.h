@@ -10,5 +10,7 @@ bool tg_gguf_has_vocab(const struct tg_tensors *t);
  * split patterns are those of tg_tokenizer_from_parts, `vocab_limit` too. */
 int tg_gguf_tokenizer(struct tg_tokenizer **tok, const struct tg_tensors *t, size_t vocab_limit,
                       struct tg_err *err);
+/* A GGUF file at `path` of this vocabulary alone: tokenizer.* and general.architecture */
+int tg_gguf_vocab_write(const struct tg_tensors *t, const char *path, struct tg_err *err);
 
 #endif

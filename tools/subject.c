@@ -7,17 +7,22 @@
 #include "convert/gguf_model.h"
 #include "formats/gguf_vocab.h"
 
-/* Does the directory hold one of the files that tg_tokenizer_load reads? */
-static int has_tokenizer_file(const char *dir, bool *yes, struct tg_err *err)
+/* Does the directory hold one of the files that tg_tokenizer_load reads? Else *vocab is the path
+ * of its tokenizer.gguf, which a hybrid of a GGUF teacher has, or NULL. */
+static int find_tokenizer(const char *dir, bool *yes, char **vocab, struct tg_err *err)
 {
-    static const char *const names[] = {"tokenizer.json", "tokenizer.model"};
+    static const char *const names[] = {"tokenizer.json", "tokenizer.model", "tokenizer.gguf"};
     *yes = false;
-    for (size_t i = 0; i < 2 && !*yes; i++) {
+    *vocab = NULL;
+    for (size_t i = 0; i < 3 && !*yes && !*vocab; i++) {
         char *file = tg_path_join(dir, names[i]);
         if (!file)
             return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", dir);
-        *yes = tg_path_exists(file);
-        tg_free(file);
+        const bool there = tg_path_exists(file);
+        *yes = there && i < 2;
+        *vocab = there && i == 2 ? file : NULL;
+        if (!*vocab)
+            tg_free(file);
     }
     return TG_OK;
 }
@@ -37,14 +42,16 @@ int tg_tokenizer_of(const char *path, size_t vocab_limit, bool must, struct tg_t
                     struct tg_err *err)
 {
     bool gguf = false, there = false;
+    char *vocab = NULL;
     *tok = NULL;
-    int status = tg_path_is_dir(path) ? has_tokenizer_file(path, &there, err) : TG_OK;
+    int status = tg_path_is_dir(path) ? find_tokenizer(path, &there, &vocab, err) : TG_OK;
     if (status == TG_OK && there)
         return tg_tokenizer_load(tok, path, vocab_limit, err);
-    if (status == TG_OK)
+    if (status == TG_OK && !vocab)
         status = tg_gguf_is_model(path, &gguf, err);
-    if (status == TG_OK && gguf)
-        status = vocabulary_of(path, vocab_limit, tok, err);
+    if (status == TG_OK && (gguf || vocab))
+        status = vocabulary_of(vocab ? vocab : path, vocab_limit, tok, err);
+    tg_free(vocab);
     if (status == TG_OK && !*tok && must && (gguf || tg_path_is_dir(path)))
         return tg_fail(err, TG_ERR_VALUE, "%s: has no %s", path,
                        gguf ? "tokenizer.ggml.tokens" : "tokenizer.json");

@@ -21,7 +21,7 @@ for f in "$MODELS"/*.gguf; do
 done
 rm parts/model-00002-of-*.gguf
 refused 1 "tegu logits: parts/model-00001-of-*: one of * parts, but parts/model-00002-of-* is missing*" tegu logits parts --text a -o out
-refused 1 "tegu logits: $MODELS/qwen3.gguf: has no tokenizer.ggml.tokens*" tegu logits "$MODELS/qwen3.gguf" --text a -o out
+refused 1 "tegu logits: *headdim.gguf: has no tokenizer.ggml.tokens*" tegu logits "$MODELS/qwen2__headdim.gguf" --text a -o out
 cp "$MODELS/qwen3.gguf" m.gguf
 truncate -s -1000 m.gguf
 refused 1 "tegu logits: m.gguf: tensor '*': *do not lie in the file's*" tegu logits m.gguf --text a -o out

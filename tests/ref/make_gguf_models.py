@@ -92,13 +92,25 @@ def vocabulary(w, folder, pre):
     w.add_add_bos_token(False)
 
 
-def convert(folder, out, kind="F32", pre="qwen2"):
+def letters(w, count):
+    """The visible ASCII characters, a blank and a line feed, as byte-level tokens without a merge"""
+    words = [chr(33 + i) for i in range(94)] + ["\u0120", "\u010a"]
+    assert len(words) == count
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("qwen2")
+    w.add_token_list(words)
+    w.add_token_types([1] * count)
+
+
+def convert(folder, out, kind="F32", pre="qwen2", with_letters=False):
     c = json.load(open(os.path.join(folder, "config.json")))
     kind, arch = GGMLQuantizationType[kind], c["model_type"]
     names = get_tensor_name_map({v: k for k, v in MODEL_ARCH_NAMES.items()}[arch], 100)
     w = GGUFWriter(out, arch)
     heads, kv_heads, dim = settings(w, c)
     vocabulary(w, folder, pre)
+    if with_letters:
+        letters(w, c["vocab_size"])
     for name, x in tensors(folder):
         if name == "lm_head.weight" and c.get("tie_word_embeddings"):
             continue
@@ -125,4 +137,4 @@ if __name__ == "__main__":
     else:
         for family in FAMILIES:
             if os.path.isdir("tests/data/families/" + family):
-                convert("tests/data/families/" + family, f"tests/data/gguf/models/{family}.gguf")
+                convert("tests/data/families/" + family, f"tests/data/gguf/models/{family}.gguf", with_letters=family == "qwen3")
