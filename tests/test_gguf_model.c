@@ -58,7 +58,8 @@ static void assert_same_model(const struct tg_checkpoint *a, const struct tg_che
     }
 }
 
-static const char *const families[] = {"llama__rope3_untied_bias", "qwen2__headdim", "qwen3"};
+static const char *const families[] = {"llama__rope3_untied_bias", "qwen2__headdim", "qwen3",
+                                       "gpt2"};
 enum { COUNT = sizeof families / sizeof *families };
 
 static void test_same(void **state)
