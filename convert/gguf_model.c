@@ -163,7 +163,7 @@ static int fit_llama3(const struct reading *r, const float *freqs, size_t pairs,
                       struct tg_err *err)
 {
     const double last = llama3_share(p, r->theta, pairs - 1, pairs);
-    p->factor = (1 - last) / (1 / (double)freqs[pairs - 1] - last);
+    p->factor = last < 1 ? (1 - last) / (1 / (double)freqs[pairs - 1] - last) : 1;
     if (fabs(p->factor - nearbyint(p->factor)) < 1e-3)
         p->factor = nearbyint(p->factor);
     for (size_t i = 0; i < pairs; i++) {
