@@ -1,7 +1,7 @@
 /* Tokenizers against HF tokenizers and SentencePiece: every DIR/<kind>/tokenizer.json or
  * tokenizer.model with its golden.jsonl (text, ids, ids_no_special, decoded). DIR is the first
- * argument, tests/data/tokenizers by default. A folder may hold golden.jsonl alone: its tokenizer is
- * then that of the default folder. */
+ * argument, tests/data/tokenizers by default. A folder may hold golden.jsonl alone: its tokenizer
+ * is then that of the default folder. */
 #include "tests/check.h"
 
 #include <dirent.h>

@@ -60,6 +60,11 @@ void tg_merges_put(struct tg_merges *m, struct tg_merge merge)
         m->ranks = (size_t)merge.rank + 1;
 }
 
+bool tg_merges_has(const struct tg_merges *m, int32_t a, int32_t b)
+{
+    return find_merge(m, a, b) != NULL;
+}
+
 /* ---- loading ---- */
 
 int tg_vocab_load(struct tg_tokenizer *t, struct tg_json vocab, struct tg_err *err)

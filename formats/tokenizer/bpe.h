@@ -29,6 +29,7 @@ bool tg_merges_init(struct tg_merges *m, size_t count);
 void tg_merges_release(struct tg_merges *m);
 /* The later of two merges of the same pair counts, as in HF. */
 void tg_merges_put(struct tg_merges *m, struct tg_merge merge);
+bool tg_merges_has(const struct tg_merges *m, int32_t a, int32_t b);
 /* model.vocab: an object of tokens and ids. */
 int tg_vocab_load(struct tg_tokenizer *t, struct tg_json vocab, struct tg_err *err);
 /* model.merges, after the vocabulary: "a b" or ["a","b"]. */

@@ -1,7 +1,10 @@
 /* BPE over characters with byte fallback (SentencePiece, Kudo & Richardson 2018): the symbols of a
  * word are its characters. Merges come with ranks (tokenizer.json) or from scores of the pieces;
  * then two neighbours merge if their texts joined are a piece, so that every way to cut a piece in
- * two pieces is a merge of the rank that its score has. */
+ * two pieces is a merge of the rank that its score has.
+ *
+ * Text often comes in one piece, spaces and all. It is cut where no merge can join the two
+ * characters (seams.h), which changes nothing but the time. */
 #include "formats/tokenizer/char_bpe.h"
 
 #include <stdlib.h>
@@ -9,6 +12,7 @@
 
 #include "base/mem.h"
 #include "formats/tokenizer/bpe.h"
+#include "formats/tokenizer/seams.h"
 #include "formats/tokenizer/trie.h"
 
 enum { NO_SYMBOL = -2 }; /* a character that no piece holds */
@@ -21,6 +25,7 @@ struct char_bpe {
     int32_t tokens;       /* symbols from here on are characters without a token */
     int32_t byte_id[256]; /* -1: none */
     struct tg_trie whole; /* pieces that are found as they stand */
+    struct tg_seams seams;
     int32_t unk;
     bool by_score, byte_fallback, fuse_unk, ignore_merges;
 };
@@ -97,6 +102,31 @@ static int load_unknown(struct tg_tokenizer *t, struct char_bpe *m, struct tg_js
                          "%s: model.unk_token '%s' is not a token of the vocabulary", t->name, unk);
 }
 
+/* Symbols that a word can begin with: characters, bytes, unk. */
+static int find_seams(struct tg_tokenizer *t, struct char_bpe *m, struct tg_err *err)
+{
+    size_t count = m->symbols.used + (size_t)m->tokens + 1;
+    bool *initial = tg_alloc(count);
+    if (!initial)
+        return out_of_memory(t, err);
+    for (size_t i = 0; i <= m->symbols.mask; i++) {
+        const struct tg_strmap_slot *s = &m->symbols.slots[i];
+        size_t n = 0;
+        if (s->id >= 0 && s->len)
+            tg_char_at(m->text.data + s->off, &n);
+        if (n && n == s->len)
+            initial[s->id] = true;
+    }
+    for (size_t i = 0; i < 256 && m->byte_fallback && !m->by_score; i++)
+        if (m->byte_id[i] >= 0)
+            initial[m->byte_id[i]] = true;
+    if (m->unk >= 0 && !m->by_score)
+        initial[m->unk] = true;
+    bool ok = tg_seams_make(&m->seams, t, &m->merges, initial, count);
+    tg_free(initial);
+    return ok ? TG_OK : out_of_memory(t, err);
+}
+
 static int load(struct tg_tokenizer *t, struct tg_json model, struct tg_err *err)
 {
     int rc = tg_bpe_refuse(t, model, err);
@@ -111,7 +141,9 @@ static int load(struct tg_tokenizer *t, struct tg_json model, struct tg_err *err
     rc = tg_json_get_bool_or(model, "ignore_merges", &m->ignore_merges, err);
     if (rc == TG_OK)
         rc = load_unknown(t, m, model, err);
-    return rc == TG_OK ? tg_merges_load(t, &m->merges, tg_json_key(model, "merges"), err) : rc;
+    if (rc == TG_OK)
+        rc = tg_merges_load(t, &m->merges, tg_json_key(model, "merges"), err);
+    return rc == TG_OK ? find_seams(t, m, err) : rc;
 }
 
 static bool claims(struct tg_json root)
@@ -223,7 +255,8 @@ int tg_char_bpe_from_scores(struct tg_tokenizer *t, const float *scores, const u
     if (!add_characters(t, m, roles) || !index_whole(t, m, roles))
         return out_of_memory(t, err);
     index_ascii(m);
-    return merges_of_scores(t, m, scores, roles, err);
+    rc = merges_of_scores(t, m, scores, roles, err);
+    return rc == TG_OK ? find_seams(t, m, err) : rc;
 }
 
 static void release(void *state)
@@ -235,6 +268,7 @@ static void release(void *state)
     tg_strmap_release(&m->symbols);
     tg_text_release(&m->text);
     tg_trie_release(&m->whole);
+    tg_seams_release(&m->seams);
     tg_free(m);
 }
 
@@ -286,16 +320,19 @@ static size_t ranked_symbols(const struct char_bpe *m, const char *word, size_t 
     return count;
 }
 
+/* The next symbol and its length. */
+static int32_t next_symbol(const struct char_bpe *m, const char *s, size_t len, size_t *n)
+{
+    int32_t id;
+    *n = tg_trie_longest(&m->whole, s, len, &id);
+    return *n ? id : symbol_at(m, s, n);
+}
+
 static size_t scored_symbols(const struct char_bpe *m, const char *word, size_t len, int32_t *ids)
 {
-    size_t count = 0, n;
-    int32_t id;
-    for (size_t i = 0; i < len; i += n) {
-        n = tg_trie_longest(&m->whole, word + i, len - i, &id);
-        if (n == 0)
-            id = symbol_at(m, word + i, &n);
-        ids[count++] = id;
-    }
+    size_t count = 0;
+    for (size_t i = 0, n; i < len; i += n)
+        ids[count++] = next_symbol(m, word + i, len - i, &n);
     return count;
 }
 
@@ -330,18 +367,28 @@ static int push_scored(struct tg_encoder *e, const struct char_bpe *m, const cha
     return rc;
 }
 
-static int encode(struct tg_encoder *e, const char *word, size_t len)
+/* Length of the part at the beginning of the word that no merge leaves. Around unknown characters,
+ * which may become one unk, nothing is cut. */
+static size_t part_length(const struct char_bpe *m, const char *word, size_t len)
 {
-    const struct char_bpe *m = e->t->model_state;
-    struct tg_bpe_scratch *s = tg_bpe_scratch_of(e);
-    if (!s)
-        return out_of_memory(e->t, e->err);
-    struct tg_cached_word *c = m->by_score ? NULL : tg_bpe_cached(s, word, len);
+    size_t at, n;
+    int32_t before = next_symbol(m, word, len, &at);
+    for (; at < len; at += n) {
+        int32_t id = next_symbol(m, word + at, len - at, &n);
+        if (before >= 0 && id >= 0 && !tg_seams_join(&m->seams, before, id))
+            break;
+        before = id;
+    }
+    return at;
+}
+
+static int encode_part(struct tg_encoder *e, const struct char_bpe *m, struct tg_bpe_scratch *s,
+                       const char *word, size_t len)
+{
+    struct tg_cached_word *c = tg_bpe_cached(s, word, len);
+    size_t first = e->ids->count;
     if (tg_bpe_is_cached(c, word, len))
         return tg_ids_append(e, c->ids, c->count);
-    int32_t whole = m->ignore_merges ? find_symbol(m, word, len) : NO_SYMBOL;
-    if (whole >= 0)
-        return tg_ids_append(e, &whole, 1);
     int rc = tg_bpe_room(e, s, len);
     if (rc != TG_OK)
         return rc;
@@ -349,10 +396,27 @@ static int encode(struct tg_encoder *e, const char *word, size_t len)
         m->by_score ? scored_symbols(m, word, len, s->ids) : ranked_symbols(m, word, len, s->ids);
     if (!tg_bpe_merge(&m->merges, s, &n))
         return out_of_memory(e->t, e->err);
-    if (m->by_score)
-        return push_scored(e, m, word, s->ids, n);
-    tg_bpe_remember(c, word, len, s->ids, n);
-    return tg_ids_append(e, s->ids, n);
+    rc = m->by_score ? push_scored(e, m, word, s->ids, n) : tg_ids_append(e, s->ids, n);
+    if (rc == TG_OK)
+        tg_bpe_remember(c, word, len, e->ids->data + first, e->ids->count - first);
+    return rc;
+}
+
+static int encode(struct tg_encoder *e, const char *word, size_t len)
+{
+    const struct char_bpe *m = e->t->model_state;
+    struct tg_bpe_scratch *s = tg_bpe_scratch_of(e);
+    int rc = TG_OK;
+    if (!s)
+        return out_of_memory(e->t, e->err);
+    int32_t whole = m->ignore_merges ? find_symbol(m, word, len) : NO_SYMBOL;
+    if (whole >= 0)
+        return tg_ids_append(e, &whole, 1);
+    for (size_t at = 0, n; at < len && rc == TG_OK; at += n) {
+        n = m->seams.known ? part_length(m, word + at, len - at) : len;
+        rc = encode_part(e, m, s, word + at, n);
+    }
+    return rc;
 }
 
 const struct tg_token_model tg_token_model_char_bpe = {

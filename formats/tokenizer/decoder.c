@@ -138,7 +138,7 @@ int tg_decode_replace(const struct tg_tokenizer *t, const struct tg_decoder *d, 
     bool ok = true;
     for (size_t i = 0; i < p->count && ok && rc == TG_OK; from = p->ends[i++]) {
         rc = tg_replace_run(&d->replace, &run, p->text.data + from, p->ends[i] - from, &out.text,
-                            NULL, t->name, err);
+                            NULL, false, t->name, err);
         ok = rc != TG_OK || tg_pieces_add(&out, "", 0);
     }
     tg_regex_run_release(&run);

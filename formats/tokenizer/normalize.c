@@ -67,32 +67,36 @@ static int normalize_piece(const char *text, size_t len, int options, struct tg_
 
 /* ASCII is a boundary in every form: it decomposes into itself and composes with nothing before it.
  * So text is cut into runs of other characters, each with the ASCII character before it, and only
- * runs that need it are normalised. */
+ * runs that need it are normalised. Characters that HF's forms do not know cut runs too. */
 static int run_form(const struct tg_normalizer *f, struct tg_normal_work *w)
 {
     const char *text = w->text;
+    const uint8_t *classes = w->t->classes;
     bool composes = f->options == forms[0].options;
-    size_t at = 0, done = 0, len = w->len, from = w->out->len;
+    size_t at = 0, begin = 0, done = 0, len = w->len, from = w->out->len, n = 0;
     while (at < len) {
         if (!((unsigned char)text[at] & 0x80)) {
-            at++;
+            begin = at++;
             continue;
         }
-        size_t begin = at ? at - 1 : 0, n;
         bool plain = composes;
-        while (at < len && (unsigned char)text[at] & 0x80) {
-            plain = plain && plain_in_nfc(tg_char_at(text + at, &n));
-            at += plain ? n : 1;
+        for (; at < len && (unsigned char)text[at] & 0x80; at += n) {
+            uint32_t c = tg_char_at(text + at, &n);
+            if (classes[c] & TG_CHAR_U)
+                break;
+            plain = plain && plain_in_nfc(c);
         }
-        if (plain)
-            continue;
-        begin = begin < done ? done : begin;
-        if (!tg_text_add(w->out, text + done, begin - done))
-            return out_of_memory(w->err);
-        int rc = normalize_piece(text + begin, at - begin, f->options, w->out, w->err);
-        if (rc != TG_OK)
-            return rc;
-        done = at;
+        if (!plain && at > begin) {
+            if (!tg_text_add(w->out, text + done, begin - done))
+                return out_of_memory(w->err);
+            int rc = normalize_piece(text + begin, at - begin, f->options, w->out, w->err);
+            if (rc != TG_OK)
+                return rc;
+            done = at;
+        }
+        if (at < len && (unsigned char)text[at] & 0x80)
+            at += n; /* the unknown one */
+        begin = at;
     }
     if (!tg_text_add(w->out, text + done, len - done))
         return out_of_memory(w->err);
@@ -131,7 +135,7 @@ static int run_strip_accents(const struct tg_normalizer *f, struct tg_normal_wor
     size_t from = w->out->len, origin = w->origin, n;
     w->origin = 0;
     for (size_t i = 0; i < w->len; i += n) {
-        if (w->t->classes[tg_char_at(w->text + i, &n)] & TG_CHAR_M)
+        if (w->t->classes[tg_char_at(w->text + i, &n)] & TG_CHAR_A)
             continue;
         if (!tg_text_add(w->out, w->text + i, n))
             return out_of_memory(w->err);
@@ -170,7 +174,7 @@ static int run_prepend(const struct tg_normalizer *f, struct tg_normal_work *w)
 
 static int run_replace(const struct tg_normalizer *f, struct tg_normal_work *w)
 {
-    return tg_replace_run(&f->replace, w->regex_run, w->text, w->len, w->out, &w->origin,
+    return tg_replace_run(&f->replace, w->regex_run, w->text, w->len, w->out, &w->origin, w->whole,
                           w->t->name, w->err);
 }
 
@@ -361,7 +365,7 @@ int tg_normalizer_run(const struct tg_tokenizer *t, struct tg_regex_run *run, co
                       size_t len, size_t *origin, struct tg_text *out, struct tg_err *err)
 {
     struct tg_text next = {0};
-    struct tg_normal_work w = {t, run, text, len, *origin, &next, err};
+    struct tg_normal_work w = {t, run, text, len, *origin, *origin > 0, &next, err};
     int rc = TG_OK;
     out->len = 0;
     for (size_t i = 0; i < t->normalizer_count && rc == TG_OK; i++) {

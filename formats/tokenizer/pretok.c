@@ -1,6 +1,5 @@
 /* Pre-tokenizers: how text is cut into the words that the model sees. */
 #include <string.h>
-#include <utf8proc.h>
 
 #include "base/mem.h"
 #include "base/utf8.h"
@@ -23,33 +22,13 @@ static int out_of_memory(struct tg_encoder *e)
 
 /* ---- matches ---- */
 
-static bool is_punctuation(uint32_t c)
-{
-    if (c < 0x80)
-        return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') ||
-               (c >= '{' && c <= '~');
-    switch (utf8proc_category((utf8proc_int32_t)c)) {
-    case UTF8PROC_CATEGORY_PC:
-    case UTF8PROC_CATEGORY_PD:
-    case UTF8PROC_CATEGORY_PS:
-    case UTF8PROC_CATEGORY_PE:
-    case UTF8PROC_CATEGORY_PI:
-    case UTF8PROC_CATEGORY_PF:
-    case UTF8PROC_CATEGORY_PO:
-        return true;
-    default:
-        return false;
-    }
-}
-
 /* The next character that the step's pattern is. */
 static int next_char(struct tg_encoder *e, const struct tg_pretok *s, struct tg_piece p,
                      struct tg_regex_walk *walk, size_t *begin, size_t *end)
 {
     for (size_t at = walk->from, n; at < p.len; at += n) {
         uint32_t c = tg_char_at(p.text + at, &n);
-        if (!(e->t->classes[c] & s->classes) && !(s->punctuation && is_punctuation(c)) &&
-            c != s->delimiter)
+        if (!(e->t->classes[c] & s->classes) && c != s->delimiter)
             continue;
         *begin = at;
         *end = walk->from = at + n;
@@ -325,11 +304,7 @@ static int load_punctuation(struct tg_tokenizer *t, struct tg_json o, struct tg_
     int rc = tg_json_get_str_or(o, "behavior", &name, err);
     if (rc == TG_OK)
         rc = read_behavior(t, name, &behavior, err);
-    if (rc == TG_OK)
-        rc = add_char_split(t, 0, behavior, &s, err);
-    if (rc == TG_OK)
-        s->punctuation = true;
-    return rc;
+    return rc == TG_OK ? add_char_split(t, TG_CHAR_P, behavior, &s, err) : rc;
 }
 
 static int load_whitespace_split(struct tg_tokenizer *t, struct tg_json o, struct tg_err *err)

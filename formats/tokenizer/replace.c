@@ -69,7 +69,7 @@ static int next_match(const struct tg_replace *r, struct tg_regex_run *run, cons
 }
 
 int tg_replace_run(const struct tg_replace *r, struct tg_regex_run *run, const char *text,
-                   size_t len, struct tg_text *out, size_t *origin, const char *name,
+                   size_t len, struct tg_text *out, size_t *origin, bool whole, const char *name,
                    struct tg_err *err)
 {
     struct tg_regex_walk walk = tg_regex_walk_from(0);
@@ -80,7 +80,8 @@ int tg_replace_run(const struct tg_replace *r, struct tg_regex_run *run, const c
             !tg_text_add(out, r->content, r->content_len))
             return out_of_memory(name, err);
         size_t kept = first > done ? (first < begin ? first : begin) - done : 0;
-        first_out += kept + (first && end <= first ? r->content_len : 0);
+        bool stands = end ? end <= first : whole;
+        first_out += kept + (stands ? r->content_len : 0);
         done = end;
     }
     if (found < 0)

@@ -23,9 +23,10 @@ int tg_replace_set(struct tg_replace *r, const char *literal, const char *conten
                    struct tg_err *err);
 void tg_replace_release(struct tg_replace *r);
 /* Appends text, replaced, to *out. *origin (or NULL): how many bytes at the beginning stand for the
- * first character of the whole; what replaces a match stands for the last character of it. */
+ * first character of the whole; what replaces a match stands for the last character of it, or for
+ * the first one if it stands before all (and this is the beginning of the `whole`). */
 int tg_replace_run(const struct tg_replace *r, struct tg_regex_run *run, const char *text,
-                   size_t len, struct tg_text *out, size_t *origin, const char *name,
+                   size_t len, struct tg_text *out, size_t *origin, bool whole, const char *name,
                    struct tg_err *err);
 
 #endif

@@ -29,6 +29,7 @@ struct tg_normal_work {
     struct tg_regex_run *regex_run;
     const char *text;
     size_t len, origin;
+    bool whole; /* the text is the beginning of the whole text */
     struct tg_text *out;
     struct tg_err *err;
 };
@@ -79,9 +80,9 @@ struct tg_pretok {
     tg_scan_fn scan;        /* the same pattern by hand, or NULL */
     enum tg_behavior behavior;
     bool invert;
-    /* The pattern is one character of these classes, punctuation, or this one. */
+    /* The pattern is one character: of these classes, or this one. */
+    bool by_char;
     unsigned classes;
-    bool punctuation, by_char;
     uint32_t delimiter; /* UINT32_MAX: none */
     /* Metaspace */
     char replacement[5];

@@ -185,14 +185,17 @@ static bool looks_like_json(const char *s, size_t len)
     return at == len || s[at] == '"' || s[at] == '}';
 }
 
-/* The file in a directory that is to be read; the caller frees it. */
+/* The file in a directory that is to be read; the caller frees it. NULL: no memory. */
 static char *file_of(const char *path)
 {
     if (!tg_path_is_dir(path))
         return tg_strdup(path);
     char *json = tg_path_join(path, "tokenizer.json"), *model = NULL;
-    if (json && !tg_path_exists(json) && (model = tg_path_join(path, "tokenizer.model")) &&
-        tg_path_exists(model)) {
+    if (!json || tg_path_exists(json))
+        return json;
+    model = tg_path_join(path, "tokenizer.model");
+    bool other = model && tg_path_exists(model);
+    if (other || !model) {
         tg_free(json);
         return model;
     }

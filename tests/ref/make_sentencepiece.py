@@ -21,6 +21,9 @@ kinds = {
     "bpe": dict(model_type="bpe", vocab_size=400),
     "bpe_bytes": dict(model_type="bpe", vocab_size=600, byte_fallback=True, normalization_rule_name="identity",
                       remove_extra_whitespaces=False, split_digits=True, control_symbols=["<c>"], user_defined_symbols=user),
+    # As Llama 2 has it: tests/test_vocabularies.c takes it for the vocabulary of a GGUF file too.
+    "bpe_llama": dict(model_type="bpe", vocab_size=600, byte_fallback=True, normalization_rule_name="identity",
+                      remove_extra_whitespaces=False, split_digits=True),
     "bpe_bare": dict(model_type="bpe", vocab_size=300, add_dummy_prefix=False, user_defined_symbols=["<sep>", "the"]),
 }
 pools = ["abc the ing. A1 2  \n\t", "e\u0301 \u3000\ufb01\u2026\u00ada b<sep> \u2581\u2581x",
