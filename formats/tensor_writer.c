@@ -73,6 +73,9 @@ static int copy_item(struct tg_tensor_writer *w, const struct tg_tensor_plan *p,
                        "%s: tensor '%s': %s %s overflows or does not fill whole bytes", w->path,
                        p->name, tg_dtype_info(p->dtype)->name,
                        tg_shape_text(p->shape, p->rank, shape, sizeof shape));
+    int rc = w->format->accepts ? w->format->accepts(p, w->path, err) : TG_OK;
+    if (rc != TG_OK)
+        return rc;
     it->t = *p;
     it->t.name = tg_strdup(p->name);
     if (!it->t.name)
