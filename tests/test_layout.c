@@ -500,13 +500,42 @@ static void test_fixtures_spots(void **state)
     }
 }
 
+/* Weights with scales are those of the same checkpoint in float32, bit for bit. */
+static void test_quantised(void **state)
+{
+    static const char *const kinds[] = {"fp8", "mxfp4"};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        char path[64], plain[64];
+        size_t scaled = 0, count;
+        snprintf(path, sizeof path, "tests/data/quantised/%s", kinds[i]);
+        snprintf(plain, sizeof plain, "tests/data/quantised/%s_f32", kinds[i]);
+        struct tg_checkpoint *a = must_open(path), *b = must_open(plain);
+        const struct tg_param_list *params = tg_checkpoint_params(a);
+        assert_int_equal(params->count, tg_checkpoint_params(b)->count);
+        for (size_t p = 0; p < params->count; p++) {
+            float *x = read_param(a, p), *y = read_param(b, p);
+            assert_string_equal(params->items[p].name, tg_checkpoint_params(b)->items[p].name);
+            if (memcmp(x, y, params->items[p].count * sizeof *x) != 0)
+                fail_msg("%s: %s differs", path, params->items[p].name);
+            scaled += tg_checkpoint_sources(a, p, &count)->scales != NULL;
+            assert_null(tg_checkpoint_sources(b, p, &count)->scales);
+            free(x);
+            free(y);
+        }
+        assert_true(scaled >= 6);
+        tg_checkpoint_close(a);
+        tg_checkpoint_close(b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_places),
-        cmocka_unit_test(test_one_expert),
-        cmocka_unit_test(test_fixtures_whole),
-        cmocka_unit_test(test_fixtures_spots),
+        cmocka_unit_test(test_places),         cmocka_unit_test(test_one_expert),
+        cmocka_unit_test(test_fixtures_whole), cmocka_unit_test(test_fixtures_spots),
+        cmocka_unit_test(test_quantised),
     };
     return tg_run_tests("layouts", tests, sizeof tests / sizeof *tests);
 }
