@@ -12,6 +12,7 @@
 #include "base/strbuf.h"
 #include "convert/config.h"
 #include "convert/family.h"
+#include "convert/gguf_model.h"
 #include "convert/names.h"
 #include "convert/scaled.h"
 #include "convert/tensor_map.h"
@@ -148,11 +149,41 @@ static int load_config(const char *path, struct reading *r, struct tg_err *err)
     return rc;
 }
 
+/* A GGUF file: its metadata are the config; *names maps its tensors. */
+static int load_gguf(const char *path, struct tg_tensors **tensors, const struct tg_family **names,
+                     struct tg_model_spec *spec, struct tg_err *err)
+{
+    struct tg_strbuf json;
+    int rc;
+
+    tg_strbuf_init(&json, 1 << 20);
+    if (!(rc = tg_tensors_open(tensors, path, err)) &&
+        !(rc = tg_gguf_config(*tensors, &json, names, err)))
+        rc = tg_config_parse(json.text, json.len, tg_tensors_file(*tensors, 0), spec, err);
+    tg_strbuf_release(&json);
+    return rc;
+}
+
+/* From either; the tensors of a GGUF model are open then. */
+static int load(const char *path, struct reading *r, struct tg_tensors **tensors,
+                struct tg_err *err)
+{
+    bool gguf;
+    const int rc = tg_gguf_is_model(path, &gguf, err);
+
+    if (rc != TG_OK)
+        return rc;
+    return gguf ? load_gguf(path, tensors, &r->family, r->spec, err) : load_config(path, r, err);
+}
+
 int tg_config_read(const char *path, struct tg_model_spec *spec, struct tg_err *err)
 {
     struct reading r = {.spec = spec};
+    struct tg_tensors *tensors = NULL;
+    const int rc = load(path, &r, &tensors, err);
 
-    return load_config(path, &r, err);
+    tg_tensors_close(tensors);
+    return rc;
 }
 
 static int map_tensors(struct tg_checkpoint *c, struct tg_err *err)
@@ -178,12 +209,12 @@ static int open_parts(struct tg_checkpoint *c, const char *path, struct tg_err *
 
     if (!(c->path = tg_strdup(path)))
         return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
-    rc = load_config(path, &r, err);
+    rc = load(path, &r, &c->tensors, err);
     c->family = r.family;
     c->wrapped = r.wrapped;
     c->scaling = r.scaling;
     if (rc || (rc = tg_params_of(&c->spec, &c->params, err)) ||
-        (rc = tg_tensors_open(&c->tensors, path, err)))
+        (!c->tensors && (rc = tg_tensors_open(&c->tensors, path, err))))
         return rc;
     return map_tensors(c, err);
 }
@@ -325,7 +356,8 @@ int tg_checkpoint_hash(const struct tg_checkpoint *c, char hex[65], struct tg_er
     if (!files || !config || !tokenizer)
         rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", c->path);
     else {
-        files[n++] = config;
+        if (tg_path_exists(config)) /* a GGUF model has none */
+            files[n++] = config;
         if (tg_path_exists(tokenizer))
             files[n++] = tokenizer;
         for (size_t i = 0; i < shards; i++)

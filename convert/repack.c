@@ -8,6 +8,7 @@
 #include "base/pipeline.h"
 #include "convert/names.h"
 #include "formats/format.h"
+#include "formats/gguf.h"
 
 enum {
     PIECE = 1 << 20, /* elements of one item: whole blocks of every type */
@@ -293,8 +294,9 @@ static int run(struct tg_repack *r, struct tg_err *err)
 int tg_repack_write(struct tg_repack *r, const char *path, const struct tg_progress *progress,
                     struct tg_err *err)
 {
-    const struct tg_write_options options = {
+    struct tg_write_options options = {
         .format = r->options.to, .single = r->options.single, .max_shard = r->options.max_shard};
+    struct tg_gguf_kv *kv = NULL; /* from GGUF to GGUF the metadata go along */
     struct tg_tensor_plan *plan = tg_alloc_array(r->count, sizeof *plan);
     if (!plan)
         return tg_fail(err, TG_ERR_NOMEM, "no memory for a plan of %zu tensors", r->count);
@@ -306,7 +308,10 @@ int tg_repack_write(struct tg_repack *r, const char *path, const struct tg_progr
     }
     r->progress = progress;
     r->done = r->total = 0;
-    int rc = tg_tensor_writer_open(&r->w, path, plan, r->count, &options, err);
+    int rc = tg_gguf_keys(r->in, !r->options.keep, &kv, &options.kvs, err);
+    options.kv = kv;
+    if (rc == TG_OK)
+        rc = tg_tensor_writer_open(&r->w, path, plan, r->count, &options, err);
     if (rc == TG_OK)
         rc = run(r, err);
     if (rc == TG_OK)
@@ -314,5 +319,6 @@ int tg_repack_write(struct tg_repack *r, const char *path, const struct tg_progr
     tg_tensor_writer_close(r->w);
     r->w = NULL;
     tg_free(plan);
+    tg_free(kv);
     return rc;
 }
