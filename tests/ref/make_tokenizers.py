@@ -64,6 +64,7 @@ variant("deepseek", pre_tokenizer=steps(
     split({"Regex": "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
                     " ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"})))
 variant("digits", pre_tokenizer=steps({"type": "Digits", "individual_digits": False}))
+variant("escapes", pre_tokenizer=steps(split({"Regex": r"\b\h+|\w\B|(?m:x.)|[\h_!]|\H\b"}, "MergedWithPrevious")))
 variant("missing", without("xyzÃ"))
 variant("missing_unk", without("xyzÃ"), m_unk_token="!")
 variant("missing_fuse", without("xyzÃ"), m_unk_token="!", m_fuse_unk=True)
