@@ -306,6 +306,40 @@ static void test_charsmap_offsets(void **state)
     tg_free(json);
 }
 
+/* 'a' leads to a unit that holds the offset of a text. */
+static void test_charsmap_texts(void **state)
+{
+    static const struct {
+        uint32_t leaf, value;
+        const char *to; /* NULL: no match */
+    } cases[] = {
+        {0x60, 0, "\xC3\xA9"}, {0x60, 2, ""},      {0x60, 1, NULL},
+        {0x60, 3, NULL},       {0x60, 1000, NULL}, {1000, 0, NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint32_t units[128] = {0};
+        uint8_t bytes[4 + sizeof units + 3] = {sizeof units & 0xFF, sizeof units >> 8};
+        struct tg_charsmap *map;
+        const char *to;
+        size_t len;
+        units['a'] = 'a' | 0x100 | ('a' ^ cases[i].leaf) << 10;
+        units[0x60] = 0x80000000u | cases[i].value;
+        for (size_t k = 0; k < 128; k++)
+            for (size_t j = 0; j < 4; j++)
+                bytes[4 + 4 * k + j] = (uint8_t)(units[k] >> (8 * j));
+        memcpy(bytes + 4 + sizeof units, "\xC3\xA9", 3);
+        assert_int_equal(tg_charsmap_make(&map, bytes, sizeof bytes, "test", NULL), TG_OK);
+        size_t used = tg_charsmap_match(map, "ab", 2, true, &to, &len);
+        assert_int_equal(used, cases[i].to != NULL);
+        if (used) {
+            assert_int_equal(len, strlen(cases[i].to));
+            assert_memory_equal(to, cases[i].to, len);
+        }
+        tg_charsmap_free(map);
+    }
+}
+
 /* ---- vocabularies of GGUF files ---- */
 
 /* A tokenizer.json or a SentencePiece model as parts. */
@@ -526,6 +560,37 @@ static void test_gguf(void **state)
     vocabulary_free(v);
 }
 
+/* Every pattern that has a name compiles and loses nothing. */
+static void test_patterns(void **state)
+{
+    static const char *const names[] = {
+        "default",   "gpt-2",     "phi-2",     "gigachat",        "exaone4",    "mpt",
+        "olmo",      "jais",      "trillion",  "granite-docling", "llama3",     "llama-v3",
+        "llama-bpe", "falcon3",   "falcon-h1", "pixtral",         "midm-2.0",   "lfm2",
+        "dbrx",      "smaug-bpe", "glm4",      "chatglm-bpe",     "qwen2",      "deepseek-r1-qwen",
+        "megrez",    "stablelm2", "hunyuan",   "qwen35",          "starcoder",  "refact",
+        "command-r", "smollm",    "codeshell", "exaone",          "minerva-7b", "falcon",
+        "tekken",    "gpt-4o",    "llama4",    "deepseek-coder",  "deepseek-v3"};
+    static const char text[] = "It's 12345 \xE4\xB8\xAD\xE6\x96\x87 e\xCC\x81!\r\n  (x_y)  ";
+    (void)state;
+    struct vocabulary *v = from_json("gpt2", NULL);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        struct tg_ids ids = {0};
+        char *back;
+        size_t len;
+        v->p.pre = names[i];
+        struct tg_tokenizer *t = made(v);
+        assert_int_equal(tg_tokenizer_encode(t, text, strlen(text), false, &ids, NULL), TG_OK);
+        assert_int_equal(tg_tokenizer_decode(t, ids.data, ids.count, false, &back, &len, NULL),
+                         TG_OK);
+        assert_string_equal(back, text);
+        tg_free(back);
+        tg_ids_release(&ids);
+        tg_tokenizer_free(t);
+    }
+    vocabulary_free(v);
+}
+
 static void refuse_parts(const struct vocabulary *v, size_t limit, int code, const char *says)
 {
     struct tg_err err = {0};
@@ -724,11 +789,18 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cut_models),       cmocka_unit_test(test_refused_pieces),
-        cmocka_unit_test(test_refused_models),   cmocka_unit_test(test_surround),
-        cmocka_unit_test(test_charsmap_offsets), cmocka_unit_test(test_gguf),
-        cmocka_unit_test(test_refused_parts),    cmocka_unit_test(test_scores),
-        cmocka_unit_test(test_equal_scores),     cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_cut_models),
+        cmocka_unit_test(test_refused_pieces),
+        cmocka_unit_test(test_refused_models),
+        cmocka_unit_test(test_surround),
+        cmocka_unit_test(test_charsmap_offsets),
+        cmocka_unit_test(test_charsmap_texts),
+        cmocka_unit_test(test_gguf),
+        cmocka_unit_test(test_patterns),
+        cmocka_unit_test(test_refused_parts),
+        cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_equal_scores),
+        cmocka_unit_test(test_memory),
     };
     return tg_run_tests("vocabularies", tests, sizeof tests / sizeof tests[0]);
 }
