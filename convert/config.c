@@ -186,16 +186,16 @@ int tg_config_model(struct tg_json c, const struct tg_config_defaults *d,
     int64_t positions = d->max_positions;
     int rc;
 
-    spec->norm_eps = 1e-6;
+    spec->norm.eps = 1e-6;
     if ((rc = get_size(c, "vocab_size", TG_MAX_VOCAB, &spec->vocab, err)) ||
         (rc = get_size(c, "hidden_size", TG_MAX_WIDTH, &spec->width, err)) ||
-        (rc = tg_json_get_num_or(c, "rms_norm_eps", 1e-30, 1, &spec->norm_eps, err)) ||
+        (rc = tg_json_get_num_or(c, "rms_norm_eps", 1e-30, 1, &spec->norm.eps, err)) ||
         (rc = tg_json_get_bool_or(c, "tie_word_embeddings", &spec->tied_head, err)) ||
         (rc = tg_json_get_int_or(c, "max_position_embeddings", 1, (int64_t)1 << 40, &positions,
                                  err)))
         return rc;
     spec->max_positions = (size_t)positions;
-    if ((rc = read_rope(c, &spec->rope, err)))
+    if ((rc = read_rope(c, &spec->ropes[0], err)))
         return rc;
     return read_specials(c, d, spec, err);
 }

@@ -9,12 +9,12 @@
 
 enum { TG_NAME_SIZE = 256 };
 
-/* Source name -> canonical, or the other way; false if no rule matches or the result does not fit.
- */
-bool tg_name_canonical(const struct tg_name_rule *rules, const char *source, char *out,
-                       size_t size);
-bool tg_name_source(const struct tg_name_rule *rules, const char *canonical, char *out,
-                    size_t size);
+/* One rule: source name -> canonical name, with the number at {e} (0 without); and the other way,
+ * for messages and for writing. False if the rule does not match or the result does not fit. */
+bool tg_name_canonical(const struct tg_name_rule *rule, const char *source, char *out, size_t size,
+                       size_t *expert);
+bool tg_name_source(const struct tg_name_rule *rule, const char *canonical, size_t expert,
+                    char *out, size_t size);
 /* Does the whole name match a pattern in which '*' stands for any characters? */
 bool tg_name_like(const char *pattern, const char *name);
 /* The quantisation method that tensors of this name belong to, or NULL */

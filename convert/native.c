@@ -93,8 +93,9 @@ static int write_weights(const char *dir, const struct tg_param_list *list, cons
         for (int d = 0; d < p->rank; d++)
             plan[i].shape[d] = p->shape[d];
     }
-    rc = tg_tensor_writer_open(&w, dir, false, plan, list->count, max_shard, about,
-                               sizeof about / sizeof *about, err);
+    const struct tg_write_options options = {
+        .max_shard = max_shard, .meta = about, .metas = sizeof about / sizeof *about};
+    rc = tg_tensor_writer_open(&w, dir, plan, list->count, &options, err);
     while (rc == TG_OK && (i = tg_tensor_writer_next(w)) < list->count) {
         const float *data = params + list->items[i].offset;
         if (!(rc = check_values(&list->items[i], data, dtype, dir, err)))

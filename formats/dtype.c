@@ -8,6 +8,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/mem.h"
+
 typedef void (*convert_fn)(const unsigned char *restrict src, unsigned char *restrict dst,
                            size_t n);
 
@@ -208,33 +210,50 @@ static const struct row {
     convert_fn to, from;
     const struct small *small;
 } rows[TG_DTYPE_COUNT] = {
-    [TG_F32] = {{"F32", 32, true}, f32_copy, f32_copy, NULL},
-    [TG_F16] = {{"F16", 16, true}, f16_to_f32, f32_to_f16, NULL},
-    [TG_BF16] = {{"BF16", 16, true}, bf16_to_f32, f32_to_bf16, NULL},
-    [TG_F64] = {{"F64", 64, true}, f64_to_f32, f32_to_f64, NULL},
-    [TG_F8_E4M3] = {{"F8_E4M3", 8, true}, NULL, NULL, &e4m3},
-    [TG_F8_E5M2] = {{"F8_E5M2", 8, true}, NULL, NULL, &e5m2},
-    [TG_F8_E8M0] = {{"F8_E8M0", 8, true}, e8m0_to_f32, f32_to_e8m0, NULL},
-    [TG_BOOL] = {.info = {"BOOL", 8, false}},
-    [TG_U8] = {.info = {"U8", 8, false}},
-    [TG_I8] = {.info = {"I8", 8, false}},
-    [TG_U16] = {.info = {"U16", 16, false}},
-    [TG_I16] = {.info = {"I16", 16, false}},
-    [TG_U32] = {.info = {"U32", 32, false}},
-    [TG_I32] = {.info = {"I32", 32, false}},
-    [TG_U64] = {.info = {"U64", 64, false}},
-    [TG_I64] = {.info = {"I64", 64, false}},
-    [TG_C64] = {.info = {"C64", 64, false}},
-    [TG_F4] = {.info = {"F4", 4, false}},
-    [TG_F6_E2M3] = {.info = {"F6_E2M3", 6, false}},
-    [TG_F6_E3M2] = {.info = {"F6_E3M2", 6, false}},
-    [TG_F8_E4M3FNUZ] = {{"F8_E4M3FNUZ", 8, true}, NULL, NULL, &e4m3_fnuz},
-    [TG_F8_E5M2FNUZ] = {{"F8_E5M2FNUZ", 8, true}, NULL, NULL, &e5m2_fnuz},
+    [TG_F32] = {{"F32", 1, 4, true, true}, f32_copy, f32_copy, NULL},
+    [TG_F16] = {{"F16", 1, 2, true, true}, f16_to_f32, f32_to_f16, NULL},
+    [TG_BF16] = {{"BF16", 1, 2, true, true}, bf16_to_f32, f32_to_bf16, NULL},
+    [TG_F64] = {{"F64", 1, 8, true, true}, f64_to_f32, f32_to_f64, NULL},
+    [TG_F8_E4M3] = {{"F8_E4M3", 1, 1, true, true}, NULL, NULL, &e4m3},
+    [TG_F8_E5M2] = {{"F8_E5M2", 1, 1, true, true}, NULL, NULL, &e5m2},
+    [TG_F8_E8M0] = {{"F8_E8M0", 1, 1, true, true}, e8m0_to_f32, f32_to_e8m0, NULL},
+    [TG_BOOL] = {.info = {"BOOL", 1, 1, false, false}},
+    [TG_U8] = {.info = {"U8", 1, 1, false, false}},
+    [TG_I8] = {.info = {"I8", 1, 1, false, false}},
+    [TG_U16] = {.info = {"U16", 1, 2, false, false}},
+    [TG_I16] = {.info = {"I16", 1, 2, false, false}},
+    [TG_U32] = {.info = {"U32", 1, 4, false, false}},
+    [TG_I32] = {.info = {"I32", 1, 4, false, false}},
+    [TG_U64] = {.info = {"U64", 1, 8, false, false}},
+    [TG_I64] = {.info = {"I64", 1, 8, false, false}},
+    [TG_C64] = {.info = {"C64", 1, 8, false, false}},
+    [TG_F4] = {.info = {"F4", 2, 1, false, false}},
+    [TG_F6_E2M3] = {.info = {"F6_E2M3", 4, 3, false, false}},
+    [TG_F6_E3M2] = {.info = {"F6_E3M2", 4, 3, false, false}},
+    [TG_F8_E4M3FNUZ] = {{"F8_E4M3FNUZ", 1, 1, true, true}, NULL, NULL, &e4m3_fnuz},
+    [TG_F8_E5M2FNUZ] = {{"F8_E5M2FNUZ", 1, 1, true, true}, NULL, NULL, &e5m2_fnuz},
+    [TG_Q4_0] = {.info = {"Q4_0", 32, 18, false, false}},
+    [TG_Q4_1] = {.info = {"Q4_1", 32, 20, false, false}},
+    [TG_Q5_0] = {.info = {"Q5_0", 32, 22, false, false}},
+    [TG_Q5_1] = {.info = {"Q5_1", 32, 24, false, false}},
+    [TG_Q8_0] = {.info = {"Q8_0", 32, 34, false, false}},
+    [TG_Q2_K] = {.info = {"Q2_K", 256, 84, false, false}},
+    [TG_Q3_K] = {.info = {"Q3_K", 256, 110, false, false}},
+    [TG_Q4_K] = {.info = {"Q4_K", 256, 144, false, false}},
+    [TG_Q5_K] = {.info = {"Q5_K", 256, 176, false, false}},
+    [TG_Q6_K] = {.info = {"Q6_K", 256, 210, false, false}},
+    [TG_MXFP4] = {.info = {"MXFP4", 32, 17, false, false}},
 };
 
 const struct tg_dtype_info *tg_dtype_info(enum tg_dtype t)
 {
     return &rows[t].info;
+}
+
+bool tg_dtype_bytes(enum tg_dtype t, size_t n, size_t *bytes)
+{
+    const struct tg_dtype_info *info = tg_dtype_info(t);
+    return n % info->block == 0 && tg_mul_size(bytes, n / info->block, info->block_bytes);
 }
 
 bool tg_dtype_parse(const char *name, enum tg_dtype *out)

@@ -1,5 +1,5 @@
-/* Element types of tensors in files. One row each in dtype.c: name in safetensors, bits, conversion
- * to and from float32. */
+/* Element types of tensors in files. One row each in dtype.c: name, size of a block, conversion to
+ * and from float32. */
 #ifndef TG_FORMATS_DTYPE_H
 #define TG_FORMATS_DTYPE_H
 
@@ -30,22 +30,40 @@ enum tg_dtype {
     TG_F6_E3M2,
     TG_F8_E4M3FNUZ,
     TG_F8_E5M2FNUZ,
+    /* block-quantised types of GGUF: see docs/formats/gguf.md */
+    TG_Q4_0,
+    TG_Q4_1,
+    TG_Q5_0,
+    TG_Q5_1,
+    TG_Q8_0,
+    TG_Q2_K,
+    TG_Q3_K,
+    TG_Q4_K,
+    TG_Q5_K,
+    TG_Q6_K,
+    TG_MXFP4,
     TG_DTYPE_COUNT
 };
 
+/* Elements come in blocks that fill whole bytes: one element of most types, 2 of F4, 4 of F6, 32 or
+ * 256 of the quantised types. A row of a quantised tensor is a whole number of blocks. */
 struct tg_dtype_info {
-    const char *name; /* "BF16" as in safetensors */
-    unsigned bits;
-    bool is_float; /* a real floating type that Tegu converts to float32 */
+    const char *name; /* "BF16" as in safetensors, "Q4_K" as in GGUF */
+    unsigned block, block_bytes;
+    bool is_float; /* a real type that Tegu converts to float32 */
+    bool from_f32; /* and from it */
 };
+/* Bytes of n elements; false when n is no whole number of blocks or the product overflows. */
+bool tg_dtype_bytes(enum tg_dtype t, size_t n, size_t *bytes);
 const struct tg_dtype_info *tg_dtype_info(enum tg_dtype t);
 bool tg_dtype_parse(const char *name, enum tg_dtype *out); /* "BF16" */
 bool tg_dtype_parse_short(
     const char *name,
     enum tg_dtype *out); /* the CLI's and config's: f32 bf16 f16 float32 bfloat16 float16 ... */
 
-/* n elements to float32 / from float32 (round to nearest even; NaN and infinities kept; f16, e4m3
- * and e5m2 as PyTorch does). Only for is_float types. Unaligned source and target allowed. */
+/* n elements (whole blocks) to float32 / from float32 (round to nearest even; NaN and infinities
+ * kept; f16, e4m3 and e5m2 as PyTorch does; quantised types as llama.cpp does). Only for is_float,
+ * from_f32 types. Unaligned source and target allowed. */
 void tg_dtype_to_f32(enum tg_dtype t, const void *src, float *dst, size_t n);
 void tg_dtype_from_f32(enum tg_dtype t, const float *src, void *dst, size_t n);
 

@@ -91,7 +91,7 @@ static void prepare_heads(const struct ref *r, int layer, const char *norm, cons
     for (size_t h = 0; h < heads; h++) {
         double *head = x + h * l->head_dim;
         if (l->qk_norm)
-            rms_norm(head, weight(r, layer, norm), r->spec->norm_eps, head, l->head_dim);
+            rms_norm(head, weight(r, layer, norm), r->spec->norm.eps, head, l->head_dim);
         rotate(turn, head, l->rotary_dim);
     }
 }
@@ -128,14 +128,14 @@ static void attention(const struct ref *r, int layer, double *h, size_t T)
     double *x = zeros(D), *y = zeros(D), *o = zeros(Q), *turn = zeros(K);
     double *q = zeros(T * Q), *k = zeros(T * G), *v = zeros(T * G);
     for (size_t t = 0; t < T; t++) {
-        rms_norm(h + t * D, weight(r, layer, "norm_in.weight"), r->spec->norm_eps, x, D);
+        rms_norm(h + t * D, weight(r, layer, "norm_in.weight"), r->spec->norm.eps, x, D);
         linear(weight(r, layer, "mixer.q.weight"), weight(r, layer, "mixer.q.bias"), x, q + t * Q,
                Q, D);
         linear(weight(r, layer, "mixer.k.weight"), weight(r, layer, "mixer.k.bias"), x, k + t * G,
                G, D);
         linear(weight(r, layer, "mixer.v.weight"), weight(r, layer, "mixer.v.bias"), x, v + t * G,
                G, D);
-        turns_of(&r->spec->rope, t, turn, l->rotary_dim);
+        turns_of(&r->spec->ropes[0], t, turn, l->rotary_dim);
         prepare_heads(r, layer, "mixer.q_norm.weight", turn, q + t * Q, l->heads);
         prepare_heads(r, layer, "mixer.k_norm.weight", turn, k + t * G, l->kv_heads);
     }
@@ -154,7 +154,7 @@ static void mlp(const struct ref *r, int layer, double *h, size_t T)
     size_t D = r->spec->width, M = r->spec->layers[layer].mlp_dim;
     double *x = zeros(D), *y = zeros(D), *a = zeros(M), *b = zeros(M);
     for (size_t t = 0; t < T; t++) {
-        rms_norm(h + t * D, weight(r, layer, "norm_mlp.weight"), r->spec->norm_eps, x, D);
+        rms_norm(h + t * D, weight(r, layer, "norm_mlp.weight"), r->spec->norm.eps, x, D);
         linear(weight(r, layer, "mlp.gate.weight"), weight(r, layer, "mlp.gate.bias"), x, a, M, D);
         linear(weight(r, layer, "mlp.up.weight"), weight(r, layer, "mlp.up.bias"), x, b, M, D);
         for (size_t i = 0; i < M; i++)
@@ -191,7 +191,7 @@ double tg_ref_loss(const struct tg_model_spec *spec, const struct tg_param_list 
         mlp(&r, (int)l, h, T);
     }
     for (size_t t = 0; t < T; t++) {
-        rms_norm(h + t * D, weight(&r, -1, "norm_out.weight"), spec->norm_eps, x, D);
+        rms_norm(h + t * D, weight(&r, -1, "norm_out.weight"), spec->norm.eps, x, D);
         linear(head, NULL, x, row, N, D);
         if (logits)
             memcpy(logits + t * N, row, N * sizeof *row);

@@ -512,7 +512,12 @@ static const struct {
 static void test_rope(void **state)
 {
     struct tg_rope plain = {.theta = 10000};
-    struct tg_rope llama3 = {TG_ROPE_LLAMA3, 500000, 8, 1, 4, 8192};
+    struct tg_rope llama3 = {.kind = TG_ROPE_LLAMA3,
+                             .theta = 500000,
+                             .factor = 8,
+                             .low_freq_factor = 1,
+                             .high_freq_factor = 4,
+                             .original_max_positions = 8192};
     float f[32], g[64], *cosines = floats(4096 * 32), *sines = floats(4096 * 32);
     (void)state;
     tg_rope_frequencies(&plain, 64, f);

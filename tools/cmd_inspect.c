@@ -35,7 +35,7 @@ struct facts {
 
 static const char *position_kind(const struct tg_model_spec *s)
 {
-    return s->rope.kind == TG_ROPE_LLAMA3 ? "llama3" : "default";
+    return s->ropes[0].kind == TG_ROPE_LLAMA3 ? "llama3" : "default";
 }
 
 /* "3 x gated_window, 5 x softmax" */
@@ -74,7 +74,7 @@ static void print_text(struct tg_tool *t, const struct settings *set, const stru
     printf("layers         %zu: %s\n", s->layer_count, mixers);
     printf("width          %zu, vocabulary %zu, head %s\n", s->width, s->vocab,
            s->tied_head ? "tied" : "of its own");
-    printf("rotary         %s, theta %g\n", position_kind(s), s->rope.theta);
+    printf("rotary         %s, theta %g\n", position_kind(s), s->ropes[0].theta);
     printf("parameters     %s\n",
            tg_thousands((double)tg_spec_param_count(s), count, sizeof count));
     printf("weights        %zu tensors in %zu file%s: %s\n", tg_tensors_count(f->tensors),

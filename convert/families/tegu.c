@@ -247,9 +247,9 @@ void tg_native_config(struct tg_strbuf *to, const struct tg_model_spec *spec, en
     tg_jout_int(&j, "hidden_size", (int64_t)spec->width);
     tg_jout_int(&j, "num_hidden_layers", (int64_t)spec->layer_count);
     tg_jout_int(&j, "max_position_embeddings", (int64_t)spec->max_positions);
-    tg_jout_num(&j, "rms_norm_eps", spec->norm_eps);
+    tg_jout_num(&j, "rms_norm_eps", spec->norm.eps);
     tg_jout_bool(&j, "tie_word_embeddings", spec->tied_head);
-    write_rope(&j, &spec->rope);
+    write_rope(&j, &spec->ropes[0]);
     write_specials(&j, spec);
     tg_jout_array(&j, "layers");
     for (size_t i = 0; i < spec->layer_count; i++)
@@ -261,7 +261,7 @@ void tg_native_config(struct tg_strbuf *to, const struct tg_model_spec *spec, en
 }
 
 static const char *const types[] = {"tegu", NULL};
-static const struct tg_name_rule names[] = {{"*", "*"}, {NULL, NULL}};
+static const struct tg_name_rule names[] = {{"*", "*", NULL}, {NULL, NULL, NULL}};
 static const char *const droppable[] = {NULL};
 
 const struct tg_family tg_family_tegu = {

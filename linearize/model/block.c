@@ -20,7 +20,7 @@ void tg_block_mlp(const struct tg_model *m, size_t layer, float *h, size_t rows,
     const struct tg_ctx *ctx = &m->ctx;
     size_t D = m->spec.width, M = m->spec.layers[layer].mlp_dim;
     const float *bias = tg_model_weight(m, at->down_bias);
-    tg_rows_rmsnorm(ctx, h, tg_model_weight(m, at->norm_mlp), (float)m->spec.norm_eps, x, r, rows,
+    tg_rows_rmsnorm(ctx, h, tg_model_weight(m, at->norm_mlp), (float)m->spec.norm.eps, x, r, rows,
                     D);
     tg_linear_fwd(ctx, x, tg_model_weight(m, at->gate), tg_model_weight(m, at->gate_bias), a, rows,
                   M, D);
@@ -44,7 +44,7 @@ void tg_layer_forward(const struct tg_model *m, struct tg_run *r, size_t layer,
 
     if (keep)
         tg_rows_copy(&m->ctx, h, s->h_in, rows, D);
-    tg_rows_rmsnorm(&m->ctx, h, tg_model_weight(m, at->norm_in), (float)m->spec.norm_eps, r->x,
+    tg_rows_rmsnorm(&m->ctx, h, tg_model_weight(m, at->norm_in), (float)m->spec.norm.eps, r->x,
                     keep ? s->r_in : NULL, rows, D);
     tg_model_mixer_ops(m, layer)->forward(&m->ctx, &mixer, b, r->x, r->y, keep ? s->mixer : NULL,
                                           r->work);
@@ -79,7 +79,7 @@ static void mlp_backward(const struct tg_model *m, struct tg_run *r, size_t laye
                   rows, D, M);
     tg_rows_silu_mul_bwd(ctx, s->gate, s->up, r->q, r->q, r->p, rows, M);
 
-    tg_rows_rmsnorm(ctx, s->h_mid, norm, (float)m->spec.norm_eps, r->x, NULL, rows, D);
+    tg_rows_rmsnorm(ctx, s->h_mid, norm, (float)m->spec.norm.eps, r->x, NULL, rows, D);
     tg_linear_bwd(ctx, r->x, tg_model_weight(m, at->gate), r->q, r->y, 0,
                   gradient(m, grads, wanted, at->gate), gradient(m, grads, wanted, at->gate_bias),
                   rows, M, D);
@@ -105,7 +105,7 @@ void tg_layer_backward(const struct tg_model *m, struct tg_run *r, size_t layer,
     tg_model_mixer(m, layer, m->data, &mixer);
     for (size_t i = 0; i < TG_MIXER_MAX_PARAMS; i++)
         to.param[i] = gradient(m, grads, wanted, at->mixer[i]);
-    tg_rows_rmsnorm(&m->ctx, s->h_in, norm, (float)m->spec.norm_eps, r->x, NULL, rows, D);
+    tg_rows_rmsnorm(&m->ctx, s->h_in, norm, (float)m->spec.norm.eps, r->x, NULL, rows, D);
     tg_model_mixer_ops(m, layer)->backward(&m->ctx, &mixer, b, r->x, dh, s->mixer, r->y, &to,
                                            r->work);
     tg_rows_rmsnorm_bwd(&m->ctx, s->h_in, norm, s->r_in, r->y, dh,

@@ -243,7 +243,7 @@ static void step_layer(const struct tg_model *m, struct tg_cache *c, size_t l,
     tg_model_mixer(m, l, m->data, &mixer);
     for (size_t i = 0; i < c->sequences; i++)
         c->at[i] = c->states + i * sequence_floats(c) + c->offset[l];
-    tg_rows_rmsnorm(&m->ctx, h, norm, (float)m->spec.norm_eps, s->x, NULL, rows, D);
+    tg_rows_rmsnorm(&m->ctx, h, norm, (float)m->spec.norm.eps, s->x, NULL, rows, D);
     tg_model_mixer_ops(m, l)->step(&m->ctx, &mixer, b, c->capacity, s->x, c->at, s->y, s->work);
     if (hooks && hooks->mixer)
         hooks->mixer(hooks->ud, l, s->x, s->y);

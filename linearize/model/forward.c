@@ -22,7 +22,7 @@ void tg_model_embed(const struct tg_model *m, const int32_t *ids, size_t rows, f
 
 void tg_model_final_norm(const struct tg_model *m, float *h, size_t rows, float *r)
 {
-    tg_rows_rmsnorm(&m->ctx, h, tg_model_weight(m, m->index->norm_out), (float)m->spec.norm_eps, h,
+    tg_rows_rmsnorm(&m->ctx, h, tg_model_weight(m, m->index->norm_out), (float)m->spec.norm.eps, h,
                     r, rows, m->spec.width);
 }
 

@@ -101,7 +101,7 @@ static int grow_tables(struct tg_model *m, size_t n, size_t want, struct tg_err 
         memcpy(cosines, m->rope_cos, have * sizeof *cosines);
         memcpy(sines, m->rope_sin, have * sizeof *sines);
     }
-    tg_rope_frequencies(&m->spec.rope, n, inv_freq);
+    tg_rope_frequencies(&m->spec.ropes[0], n, inv_freq);
     tg_rope_table(inv_freq, n, m->rope_positions, want, cosines, sines);
     tg_free(inv_freq);
     tg_free((float *)m->rope_cos);
@@ -212,7 +212,7 @@ void tg_model_mixer(const struct tg_model *m, size_t l, const float *data, struc
 {
     const struct tg_layer_spec *spec = &m->spec.layers[l];
     *out = (struct tg_mixer){
-        .spec = spec, .width = m->spec.width, .norm_eps = (float)m->spec.norm_eps};
+        .spec = spec, .width = m->spec.width, .norm_eps = (float)m->spec.norm.eps};
     if (spec->rotary_dim) {
         out->rope_cos = m->rope_cos;
         out->rope_sin = m->rope_sin;

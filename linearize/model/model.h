@@ -10,6 +10,7 @@
 
 #include "base/progress.h"
 #include "convert/checkpoint.h"
+#include "convert/params.h"
 #include "linearize/mixers/mixer.h"
 
 struct tg_model {
