@@ -88,12 +88,62 @@ static int check_rope(const struct tg_rope *r, const char *where, struct tg_err 
     return TG_OK;
 }
 
+/* Does the mixer have attention's heads? */
+static bool attends(const struct tg_mixer_schema *mixer)
+{
+    for (size_t i = 0; i < mixer->param_count; i++)
+        if (mixer->params[i].shape[0] == TG_DIM_HK)
+            return true;
+    return false;
+}
+
+/* The sizes that the mixer's parameters are made of */
+static int check_recurrent(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
+{
+    const struct tg_recurrent_spec *r = &l->recurrent;
+    const struct {
+        const char *name;
+        size_t value, most;
+    } sizes[] = {
+        {"key heads", r->k_heads, TG_MAX_HEADS}, {"value heads", r->v_heads, TG_MAX_HEADS},
+        {"key size", r->k_dim, TG_MAX_HEAD_DIM}, {"value size", r->v_dim, TG_MAX_HEAD_DIM},
+        {"convolution taps", r->conv, 32},       {"state size", r->state, TG_MAX_HEAD_DIM},
+        {"groups", r->groups, TG_MAX_HEADS},     {"inner size", r->inner, TG_MAX_MLP},
+        {"rank", r->rank, TG_MAX_WIDTH},         {"norm groups", r->norm_groups, TG_MAX_HEADS},
+    };
+    const struct {
+        const char *what;
+        size_t whole, part;
+    } splits[] = {
+        {"key heads do not divide value heads", r->v_heads, r->k_heads},
+        {"groups do not divide the inner size", r->inner, r->groups},
+        {"groups do not divide the heads", r->v_heads, r->groups},
+        {"norm groups do not divide the inner size", r->inner, r->norm_groups},
+        {"heads do not divide the inner size", r->inner, r->v_heads},
+    };
+    int rc;
+
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if ((rc = check_size(where, sizes[i].name, sizes[i].value, 0, sizes[i].most, err)))
+            return rc;
+    for (size_t i = 0; i < sizeof splits / sizeof *splits; i++)
+        if (splits[i].whole && splits[i].part && splits[i].whole % splits[i].part)
+            return tg_fail(err, TG_ERR_VALUE, "%s: %s: %zu, %zu", where, splits[i].what,
+                           splits[i].part, splits[i].whole);
+    if (!(r->norm_eps >= 0 && r->norm_eps <= 1))
+        return tg_fail(err, TG_ERR_VALUE, "%s: inner norm epsilon is %g, must be 0 to 1", where,
+                       r->norm_eps);
+    return TG_OK;
+}
+
 static int check_mixer(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
 {
     const unsigned flags = l->mixer->flags;
     bool has_sinks = false;
     int rc;
 
+    if (flags & TG_MIXER_RECURRENT && (rc = check_recurrent(l, where, err)))
+        return rc;
     if (flags & TG_MIXER_WINDOW) {
         if ((rc = check_size(where, "window", l->window, 1, TG_MAX_WINDOW, err)))
             return rc;
@@ -119,17 +169,14 @@ static int check_mixer(const struct tg_layer_spec *l, const char *where, struct 
     return TG_OK;
 }
 
-static int check_layer(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
+static int check_heads(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
 {
     int rc;
 
-    if (!l->mixer)
-        return tg_fail(err, TG_ERR_VALUE, "%s: no mixer", where);
     if ((rc = check_size(where, "heads", l->heads, 1, TG_MAX_HEADS, err)) ||
         (rc = check_size(where, "kv_heads", l->kv_heads, 1, l->heads, err)) ||
         (rc = check_size(where, "head_dim", l->head_dim, 1, TG_MAX_HEAD_DIM, err)) ||
-        (rc = check_size(where, "rotary_dim", l->rotary_dim, 0, l->head_dim, err)) ||
-        (rc = check_size(where, "mlp_dim", l->mlp_dim, 1, TG_MAX_MLP, err)))
+        (rc = check_size(where, "rotary_dim", l->rotary_dim, 0, l->head_dim, err)))
         return rc;
     if (l->heads % l->kv_heads)
         return tg_fail(err, TG_ERR_VALUE, "%s: kv_heads %zu does not divide heads %zu", where,
@@ -139,6 +186,18 @@ static int check_layer(const struct tg_layer_spec *l, const char *where, struct 
     if (!(l->attn_scale > 0 && l->attn_scale <= 1e6))
         return tg_fail(err, TG_ERR_VALUE, "%s: attn_scale is %g, must be above 0 and at most 1e6",
                        where, l->attn_scale);
+    return TG_OK;
+}
+
+static int check_layer(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
+{
+    int rc;
+
+    if (!l->mixer)
+        return tg_fail(err, TG_ERR_VALUE, "%s: no mixer", where);
+    if ((attends(l->mixer) && (rc = check_heads(l, where, err))) ||
+        (rc = check_size(where, "mlp_dim", l->mlp_dim, 1, TG_MAX_MLP, err)))
+        return rc;
     if (l->activation != TG_ACT_SILU)
         return tg_fail(err, TG_ERR_VALUE, "%s: unknown activation %d", where, (int)l->activation);
     return check_mixer(l, where, err);
