@@ -5,30 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-
-static size_t recurrent_size(enum tg_dim d, const struct tg_recurrent_spec *r)
-{
-    const size_t values = r->v_heads * r->v_dim, bc = 2 * r->groups * r->state;
-    const size_t of[] = {
-        [TG_DIM_V_HEADS] = r->v_heads,
-        [TG_DIM_V] = r->v_dim,
-        [TG_DIM_VALUES] = values,
-        [TG_DIM_QKV] = 2 * r->k_heads * r->k_dim + values,
-        [TG_DIM_GATES] = r->v_heads * r->k_dim,
-        [TG_DIM_TAPS] = r->conv,
-        [TG_DIM_RANK] = r->rank,
-        [TG_DIM_STATE] = r->state,
-        [TG_DIM_INNER] = r->inner,
-        [TG_DIM_INNER_2] = 2 * r->inner,
-        [TG_DIM_INNER_3] = 3 * r->inner,
-        [TG_DIM_X_B_C] = r->inner + bc,
-        [TG_DIM_Z_XBC_DT] = 2 * r->inner + bc + r->v_heads,
-        [TG_DIM_DT_B_C] = r->rank + 2 * r->state,
-        [TG_DIM_GROUPS] = r->groups,
-        [TG_DIM_GROUP_SIZE] = r->groups ? r->inner / r->groups : 0,
-    };
-    return of[d];
-}
+#include "convert/recurrent.h"
 
 static size_t dim_size(enum tg_dim d, const struct tg_model_spec *spec,
                        const struct tg_layer_spec *l)
@@ -51,7 +28,7 @@ static size_t dim_size(enum tg_dim d, const struct tg_model_spec *spec,
     case TG_DIM_END:
         return 0;
     default:
-        return recurrent_size(d, &l->recurrent);
+        return tg_recurrent_size(d, &l->recurrent);
     }
 }
 

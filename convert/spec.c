@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "convert/config.h"
+#include "convert/recurrent.h"
 
 const struct tg_residual_info *tg_residual_info(enum tg_residual r)
 {
@@ -97,52 +98,13 @@ static bool attends(const struct tg_mixer_schema *mixer)
     return false;
 }
 
-/* The sizes that the mixer's parameters are made of */
-static int check_recurrent(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
-{
-    const struct tg_recurrent_spec *r = &l->recurrent;
-    const struct {
-        const char *name;
-        size_t value, most;
-    } sizes[] = {
-        {"key heads", r->k_heads, TG_MAX_HEADS}, {"value heads", r->v_heads, TG_MAX_HEADS},
-        {"key size", r->k_dim, TG_MAX_HEAD_DIM}, {"value size", r->v_dim, TG_MAX_HEAD_DIM},
-        {"convolution taps", r->conv, 32},       {"state size", r->state, TG_MAX_HEAD_DIM},
-        {"groups", r->groups, TG_MAX_HEADS},     {"inner size", r->inner, TG_MAX_MLP},
-        {"rank", r->rank, TG_MAX_WIDTH},         {"norm groups", r->norm_groups, TG_MAX_HEADS},
-    };
-    const struct {
-        const char *what;
-        size_t whole, part;
-    } splits[] = {
-        {"key heads do not divide value heads", r->v_heads, r->k_heads},
-        {"groups do not divide the inner size", r->inner, r->groups},
-        {"groups do not divide the heads", r->v_heads, r->groups},
-        {"norm groups do not divide the inner size", r->inner, r->norm_groups},
-        {"heads do not divide the inner size", r->inner, r->v_heads},
-    };
-    int rc;
-
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        if ((rc = check_size(where, sizes[i].name, sizes[i].value, 0, sizes[i].most, err)))
-            return rc;
-    for (size_t i = 0; i < sizeof splits / sizeof *splits; i++)
-        if (splits[i].whole && splits[i].part && splits[i].whole % splits[i].part)
-            return tg_fail(err, TG_ERR_VALUE, "%s: %s: %zu, %zu", where, splits[i].what,
-                           splits[i].part, splits[i].whole);
-    if (!(r->norm_eps >= 0 && r->norm_eps <= 1))
-        return tg_fail(err, TG_ERR_VALUE, "%s: inner norm epsilon is %g, must be 0 to 1", where,
-                       r->norm_eps);
-    return TG_OK;
-}
-
 static int check_mixer(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
 {
     const unsigned flags = l->mixer->flags;
     bool has_sinks = false;
     int rc;
 
-    if (flags & TG_MIXER_RECURRENT && (rc = check_recurrent(l, where, err)))
+    if (flags & TG_MIXER_RECURRENT && (rc = tg_recurrent_check(l, where, err)))
         return rc;
     if (flags & TG_MIXER_WINDOW) {
         if ((rc = check_size(where, "window", l->window, 1, TG_MAX_WINDOW, err)))
