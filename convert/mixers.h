@@ -78,7 +78,6 @@ enum tg_mixer_flags {
     TG_MIXER_FAR = 4,         /* has a feature map */
     TG_MIXER_TEACHER = 8,     /* appears in teachers (softmax, window) */
     TG_MIXER_RECURRENT = 256, /* a family's own recurrent layer: kept as it is, no plan makes one */
-    TG_MIXER_FORWARD_ONLY = 512, /* has no backward: cannot be trained through */
 };
 struct tg_mixer_schema {
     const char *name, *summary;

@@ -1,6 +1,6 @@
 /* Golden layers of transformers (tests/ref/make_mixers.py): a whole mixer with its projections. The
- * file says which row of the registry and every setting; forward, decode in pieces, and gradients
- * where the row has a backward. */
+ * file says which row of the registry and every setting; forward, decode in pieces, and all
+ * gradients. */
 #include "tests/ops.h"
 
 #include <math.h>
@@ -140,8 +140,7 @@ static void layer(struct tg_op *op)
     float *y = tg_op_floats(op, n), *dx = tg_op_floats(op, n);
     if (op->failed)
         return;
-    bool trains = !(spec.mixer->flags & TG_MIXER_FORWARD_ONLY);
-    float *saved = trains ? tg_op_floats(op, ops->saved_floats(&m, &b)) : NULL;
+    float *saved = tg_op_floats(op, ops->saved_floats(&m, &b));
     ops->forward(&op->ctx, &m, &b, x, y, saved,
                  tg_op_floats(op, ops->work_floats(&m, &b, op->ctx.threads, false)));
     tg_op_check(op, "out", y, n);
@@ -150,8 +149,6 @@ static void layer(struct tg_op *op)
         decode(op, ops, &m, B, T, x, y, pieces);
         tg_op_check(op, "out", y, n);
     }
-    if (!trains)
-        return;
     ops->backward(&op->ctx, &m, &b, x, dy, saved, dx, &d,
                   tg_op_floats(op, ops->work_floats(&m, &b, op->ctx.threads, true)));
     tg_op_check(op, "grad.x", dx, n);

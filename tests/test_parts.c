@@ -236,13 +236,14 @@ static void test_ssm1(void **state)
         struct tg_ctx one = context(1), two = context(2);
         size_t begin[2] = {0, T};
         struct tg_batch batch = {1, begin, NULL};
-        tg_ssm1_fwd(&one, &s, &batch, x, dt, A, B, C, skip, y, (struct tg_states){of, 0});
+        struct tg_ssm1_in in = {x, dt, A, B, C, skip};
+        tg_ssm1_fwd(&one, &s, &batch, &in, y, (struct tg_states){of, 0}, NULL);
         assert_below(tg_rel_error_fd(y, want, T * D), FORWARD, "selective scan");
         assert_below(tg_rel_error_fd(h, hd, D * N), FORWARD, "its state");
         for (size_t t = 0; t < T; t++) {
             begin[1] = 1;
-            tg_ssm1_fwd(&two, &s, &batch, x + t * D, dt + t * D, A, B + t * s.ld, C + t * s.ld,
-                        skip, y2 + t * D, (struct tg_states){of2, 0});
+            in = (struct tg_ssm1_in){x + t * D, dt + t * D, A, B + t * s.ld, C + t * s.ld, skip};
+            tg_ssm1_fwd(&two, &s, &batch, &in, y2 + t * D, (struct tg_states){of2, 0}, NULL);
         }
         assert_memory_equal(y, y2, T * D * sizeof *y);
         assert_memory_equal(h, h2, D * N * sizeof *h);

@@ -6,7 +6,7 @@
 
 #include "base/pool.h"
 
-enum { BLOCK = 64, SSM_BLOCK = 16 };
+enum { BLOCK = 64 };
 
 struct lru_job {
     size_t D;
@@ -84,80 +84,6 @@ void tg_lru_bwd(const struct tg_ctx *ctx, size_t D, const struct tg_batch *batch
                         .states = dstates,
                         .starts = starts};
     tg_parallel(ctx->threads, (D + BLOCK - 1) / BLOCK, lru_bwd_item, &j);
-}
-
-struct ssm_job {
-    const struct tg_ctx *ctx;
-    const struct tg_ssm1 *s;
-    const struct tg_batch *batch;
-    const float *x, *dt, *A_log, *B, *C, *skip;
-    float *y;
-    struct tg_states states;
-};
-
-/* One channel over the rows of one sequence; N in pieces of what fits on the stack */
-static void ssm_channel(const struct ssm_job *j, size_t i, size_t c, float *state)
-{
-    const struct tg_ssm1 *s = j->s;
-    size_t first = j->batch->begin[i], end = j->batch->begin[i + 1];
-    for (size_t from = 0; from < s->N; from += BLOCK) {
-        size_t n = s->N - from < BLOCK ? s->N - from : BLOCK;
-        float h[BLOCK] = {0}, A[BLOCK], decay[BLOCK];
-        j->ctx->k->exp(j->A_log + c * s->N + from, A, n);
-        if (state)
-            memcpy(h, state + c * s->N + from, n * sizeof *h);
-        for (size_t row = first; row < end; row++) {
-            size_t at = row * s->D + c;
-            const float *B = j->B + row * s->ld + from, *C = j->C + row * s->ld + from;
-            float dt = j->dt[at], in = dt * j->x[at];
-            for (size_t k = 0; k < n; k++)
-                decay[k] = -A[k] * dt;
-            j->ctx->k->exp(decay, decay, n);
-            float sum = from ? j->y[at] : j->skip[c] * j->x[at];
-            for (size_t k = 0; k < n; k++) {
-                h[k] = decay[k] * h[k] + in * B[k];
-                sum += h[k] * C[k];
-            }
-            j->y[at] = sum;
-        }
-        if (state)
-            memcpy(state + c * s->N + from, h, n * sizeof *h);
-    }
-}
-
-static void ssm_item(void *ud, size_t item, int worker)
-{
-    const struct ssm_job *j = ud;
-    size_t blocks = (j->s->D + SSM_BLOCK - 1) / SSM_BLOCK, i = item / blocks;
-    size_t from = item % blocks * SSM_BLOCK;
-    size_t to = from + SSM_BLOCK < j->s->D ? from + SSM_BLOCK : j->s->D;
-    (void)worker;
-    for (size_t c = from; c < to; c++)
-        ssm_channel(j, i, c, tg_state_at(j->states, i));
-}
-
-void tg_ssm1_fwd(const struct tg_ctx *ctx, const struct tg_ssm1 *s, const struct tg_batch *batch,
-                 const float *x, const float *dt, const float *A_log, const float *B,
-                 const float *C, const float *skip, float *y, struct tg_states states)
-{
-    struct ssm_job j = {ctx, s, batch, x, dt, A_log, B, C, skip, y, states};
-    tg_parallel(ctx->threads, batch->count * ((s->D + SSM_BLOCK - 1) / SSM_BLOCK), ssm_item, &j);
-}
-
-void tg_ssm1_ref(const struct tg_ssm1 *s, size_t n, const double *x, const double *dt,
-                 const double *A_log, const double *B, const double *C, const double *skip,
-                 double *h, double *y)
-{
-    for (size_t t = 0; t < n; t++)
-        for (size_t c = 0; c < s->D; c++) {
-            double in = x[t * s->D + c], step = dt[t * s->D + c], sum = skip[c] * in;
-            for (size_t k = 0; k < s->N; k++) {
-                double *to = h + c * s->N + k;
-                *to = exp(-exp(A_log[c * s->N + k]) * step) * *to + step * in * B[t * s->N + k];
-                sum += *to * C[t * s->N + k];
-            }
-            y[t * s->D + c] = sum;
-        }
 }
 
 struct decay_job {

@@ -19,14 +19,27 @@ void tg_lru_bwd(const struct tg_ctx *ctx, size_t D, const struct tg_batch *batch
  *
  *   h_t = e^{-e^{A_log} dt_t} h_{t-1} + dt_t x_t B_t,  y_t = h_t . C_t + skip x_t
  *
- * x, dt, y [rows,D]; A_log [D,N]; B, C [rows,N], rows ld apart; skip [D]. states [D,N]. Forward
- * only. */
+ * x, dt, y [rows,D]; A_log [D,N]; B, C [rows,N], rows ld apart; skip [D]. */
 struct tg_ssm1 {
     size_t D, N, ld;
 };
+struct tg_ssm1_in {
+    const float *x, *dt, *A_log, *B, *C, *skip;
+};
+/* x, dt, B and C (rows ld apart) are written, A_log and skip accumulated (NULL: not wanted) */
+struct tg_ssm1_grads {
+    float *x, *dt, *A_log, *B, *C, *skip;
+};
+/* Floats that fwd keeps for bwd: the states every few rows; scratch of bwd */
+size_t tg_ssm1_saved(const struct tg_ssm1 *s, const struct tg_batch *batch);
+size_t tg_ssm1_bwd_work(const struct tg_ssm1 *s, const struct tg_batch *batch);
+/* states [D,N] of each sequence; saved NULL: no backward follows */
 void tg_ssm1_fwd(const struct tg_ctx *ctx, const struct tg_ssm1 *s, const struct tg_batch *batch,
-                 const float *x, const float *dt, const float *A_log, const float *B,
-                 const float *C, const float *skip, float *y, struct tg_states states);
+                 const struct tg_ssm1_in *in, float *y, struct tg_states states, float *saved);
+/* dy [rows,D]; the end states are not used */
+void tg_ssm1_bwd(const struct tg_ctx *ctx, const struct tg_ssm1 *s, const struct tg_batch *batch,
+                 const struct tg_ssm1_in *in, const float *saved, const float *dy,
+                 const struct tg_ssm1_grads *d, float *work);
 /* Double reference: one sequence of n rows from h [D,N] on (updated), dense */
 void tg_ssm1_ref(const struct tg_ssm1 *s, size_t n, const double *x, const double *dt,
                  const double *A_log, const double *B, const double *C, const double *skip,

@@ -4,8 +4,7 @@
     python3 tests/ref/make_mixers.py OUT
 
 writes OUT/mixer_*.safetensors: the layer's input `in.x` [B,T,D], its parameters `in.*` under Tegu's canonical names, its
-output `out`, a gradient `grad_out` and, where Tegu has a backward, the gradients `grad.*`; float64, settings in the
-metadata. Needs torch, safetensors and transformers 5. Seeds are fixed. The modules compute in float32 where they cast.
+output `out`, a gradient `grad_out` and the gradients `grad.*`; float64, settings in the metadata. Needs torch, safetensors and transformers 5. Seeds are fixed. The modules compute in float32 where they cast.
 """
 import os
 import sys
@@ -52,7 +51,7 @@ def conv(name):
     return lambda t: t[name].squeeze(1)
 
 
-def write(out, name, module, run, params, settings, seed, backward=True):
+def write(out, name, module, run, params, settings, seed):
     module.double()
     randomise(module, seed)
     g = torch.Generator().manual_seed(seed + 1)
@@ -65,10 +64,8 @@ def write(out, name, module, run, params, settings, seed, backward=True):
     tensors = {"in.x": x.detach(), "out": y.detach().double(), "grad_out": dy}
     for canonical, view in params.items():
         tensors["in." + canonical] = view(values)
-        if backward:
-            tensors["grad." + canonical] = view(grads)
-    if backward:
-        tensors["grad.x"] = x.grad
+        tensors["grad." + canonical] = view(grads)
+    tensors["grad.x"] = x.grad
     tensors = {n: t.contiguous().clone() for n, t in tensors.items()}
     meta = {k: repr(float(v)) for k, v in settings.items() if k != "mixer"}
     meta["mixer"] = settings["mixer"]
@@ -242,7 +239,7 @@ def mamba1(out):
     }
     write(out, "mamba1", m, m, params,
           dict(mixer="mamba1", inner=2 * D, state=N, rank=R, conv=4, conv_bias=1, proj_bias=1, out_bias=1, norm=1,
-               norm_eps=1e-3), 8, backward=False)
+               norm_eps=1e-3), 8)
 
 
 def short_conv(out):
@@ -279,7 +276,7 @@ def rglru(out):
         "out.weight": same("linear_out.weight"), "out.bias": same("linear_out.bias"),
     }
     write(out, "rglru", m, lambda x: m(x, positions, None, use_cache=False)[0], params,
-          dict(mixer="rglru", inner=I, groups=G, conv=4), 10, backward=False)
+          dict(mixer="rglru", inner=I, groups=G, conv=4), 10)
 
 
 def main():
