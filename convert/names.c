@@ -9,28 +9,7 @@
 #include <string.h>
 
 const struct tg_name_rule tg_decoder_names[] = {
-    {"[model.]embed_tokens.weight", "embed.weight", NULL},
-    {"[model.]layers.{i}.input_layernorm.weight", "layers.{i}.norm_in.weight", NULL},
-    {"[model.]layers.{i}.self_attn.q_proj.weight", "layers.{i}.mixer.q.weight", NULL},
-    {"[model.]layers.{i}.self_attn.q_proj.bias", "layers.{i}.mixer.q.bias", NULL},
-    {"[model.]layers.{i}.self_attn.k_proj.weight", "layers.{i}.mixer.k.weight", NULL},
-    {"[model.]layers.{i}.self_attn.k_proj.bias", "layers.{i}.mixer.k.bias", NULL},
-    {"[model.]layers.{i}.self_attn.v_proj.weight", "layers.{i}.mixer.v.weight", NULL},
-    {"[model.]layers.{i}.self_attn.v_proj.bias", "layers.{i}.mixer.v.bias", NULL},
-    {"[model.]layers.{i}.self_attn.o_proj.weight", "layers.{i}.mixer.o.weight", NULL},
-    {"[model.]layers.{i}.self_attn.o_proj.bias", "layers.{i}.mixer.o.bias", NULL},
-    {"[model.]layers.{i}.self_attn.q_norm.weight", "layers.{i}.mixer.q_norm.weight", NULL},
-    {"[model.]layers.{i}.self_attn.k_norm.weight", "layers.{i}.mixer.k_norm.weight", NULL},
-    {"[model.]layers.{i}.post_attention_layernorm.weight", "layers.{i}.norm_mlp.weight", NULL},
-    {"[model.]layers.{i}.mlp.gate_proj.weight", "layers.{i}.mlp.gate.weight", NULL},
-    {"[model.]layers.{i}.mlp.gate_proj.bias", "layers.{i}.mlp.gate.bias", NULL},
-    {"[model.]layers.{i}.mlp.up_proj.weight", "layers.{i}.mlp.up.weight", NULL},
-    {"[model.]layers.{i}.mlp.up_proj.bias", "layers.{i}.mlp.up.bias", NULL},
-    {"[model.]layers.{i}.mlp.down_proj.weight", "layers.{i}.mlp.down.weight", NULL},
-    {"[model.]layers.{i}.mlp.down_proj.bias", "layers.{i}.mlp.down.bias", NULL},
-    {"[model.]norm.weight", "norm_out.weight", NULL},
-    {"lm_head.weight", "head.weight", NULL},
-    {NULL, NULL, NULL},
+    TG_NAMES_FRAME, TG_NAMES_PRE, TG_NAMES_ATTENTION(NULL), TG_NAMES_MLP, {NULL, NULL, NULL},
 };
 
 /* Buffers that older versions of transformers saved beside the weights */
