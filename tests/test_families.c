@@ -315,7 +315,7 @@ static double loss_and_gradient(struct tg_model *m, const int32_t *ids, size_t T
     memset(logits + (T - 1) * N, 0, N * sizeof *logits);
     for (size_t t = 0; t + 1 < T; t++)
         loss += m->ctx.k->ce_row(logits + t * N, ids[t + 1], 1.0f / (float)(T - 1), N);
-    tg_model_logits_backward(m, hidden, logits, T, dhidden, grads, true);
+    tg_model_logits_backward(m, hidden, logits, T, dhidden, grads, NULL);
     tg_model_backward(m, r, ids, &b, dhidden, grads, NULL);
     tg_run_free(r);
     free(hidden);

@@ -283,8 +283,7 @@ static double loss_of(const struct tg_model *m, const int32_t *ids, const struct
                 memset(logits + t * N, 0, N * sizeof *logits);
         }
     if (grads) {
-        tg_model_logits_backward(m, hidden, logits, rows, dhidden, grads,
-                                 !wanted || wanted[m->index->head]);
+        tg_model_logits_backward(m, hidden, logits, rows, dhidden, grads, wanted);
         tg_model_backward(m, r, ids, b, dhidden, grads, wanted);
     }
     tg_run_free(r);

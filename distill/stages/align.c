@@ -1,5 +1,7 @@
-/* Layer alignment: each changed layer alone, taught by the teacher. With x the teacher's normalised
- * input of the layer and y its mixer's output, the student's mixer f minimises
+/* Layer alignment: each changed layer alone, taught by the teacher. With x the input of
+ * the teacher's mixer (normalised, or the hidden state itself where its layers have no norm before
+ * the mixer) and y that mixer's output before anything is done to it, the student's mixer f
+ * minimises
  *
  *   |f(x) - y|^2 / |y|^2
  *
@@ -171,7 +173,7 @@ static int align_batch(struct tg_stage_io *io, const int32_t *ids, const struct 
     a->io = io;
     a->batch = b;
     a->loss = 0;
-    tg_model_embed(io->teacher, ids, tg_batch_rows(b), a->hidden);
+    tg_model_embed(io->teacher, ids, b, a->hidden);
     for (size_t l = 0; l <= a->last; l++)
         tg_layer_forward(io->teacher, a->run, l, b, a->hidden, false, &hooks);
     *loss = a->loss / (double)a->layers;

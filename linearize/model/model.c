@@ -22,6 +22,33 @@ static size_t layer_index_of(const struct tg_param_list *list, size_t layer, con
     return index_of(list, full);
 }
 
+static struct tg_norm_index norm_index(const struct tg_param_list *list, size_t layer,
+                                       const char *name)
+{
+    char weight[64], bias[64];
+    snprintf(weight, sizeof weight, "%s.weight", name);
+    snprintf(bias, sizeof bias, "%s.bias", name);
+    if (layer == TG_NO_PARAM)
+        return (struct tg_norm_index){index_of(list, weight), index_of(list, bias)};
+    return (struct tg_norm_index){layer_index_of(list, layer, weight),
+                                  layer_index_of(list, layer, bias)};
+}
+
+/* prefix: "mlp", "moe", "moe.shared" */
+static struct tg_mlp_index mlp_index(const struct tg_param_list *list, size_t layer,
+                                     const char *prefix)
+{
+    struct tg_norm_index parts[3];
+    static const char *const names[] = {"gate", "up", "down"};
+    for (size_t i = 0; i < 3; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "%s.%s", prefix, names[i]);
+        parts[i] = norm_index(list, layer, name);
+    }
+    return (struct tg_mlp_index){parts[0].w, parts[1].w, parts[2].w,
+                                 parts[0].b, parts[1].b, parts[2].b};
+}
+
 static int index_layer(struct tg_model *m, size_t l, struct tg_err *err)
 {
     const struct tg_mixer_schema *schema = m->spec.layers[l].mixer;
@@ -30,14 +57,17 @@ static int index_layer(struct tg_model *m, size_t l, struct tg_err *err)
         return tg_fail(err, TG_ERR_UNSUPPORTED, "layer %zu: mixer '%s' cannot be computed", l,
                        schema->name);
     m->index->layers[l] = (struct tg_layer_index){
-        .norm_in = layer_index_of(list, l, "norm_in.weight"),
-        .norm_mlp = layer_index_of(list, l, "norm_mlp.weight"),
-        .gate = layer_index_of(list, l, "mlp.gate.weight"),
-        .up = layer_index_of(list, l, "mlp.up.weight"),
-        .down = layer_index_of(list, l, "mlp.down.weight"),
-        .gate_bias = layer_index_of(list, l, "mlp.gate.bias"),
-        .up_bias = layer_index_of(list, l, "mlp.up.bias"),
-        .down_bias = layer_index_of(list, l, "mlp.down.bias"),
+        .norm_in = norm_index(list, l, "norm_in"),
+        .norm_mixer_out = norm_index(list, l, "norm_mixer_out"),
+        .norm_mlp = norm_index(list, l, "norm_mlp"),
+        .norm_mlp_out = norm_index(list, l, "norm_mlp_out"),
+        .mlp = mlp_index(list, l, "mlp"),
+        .experts = mlp_index(list, l, "moe"),
+        .shared = mlp_index(list, l, "moe.shared"),
+        .router = layer_index_of(list, l, "moe.router.weight"),
+        .router_bias = layer_index_of(list, l, "moe.router.bias"),
+        .correction = layer_index_of(list, l, "moe.correction"),
+        .shared_gate = layer_index_of(list, l, "moe.shared_gate.weight"),
     };
     for (size_t i = 0; i < TG_MIXER_MAX_PARAMS; i++) {
         char name[64] = "";
@@ -57,7 +87,11 @@ static int build_index(struct tg_model *m, struct tg_err *err)
     if (!m->index->layers)
         return tg_fail(err, TG_ERR_NOMEM, "no memory for the model");
     m->index->embed = index_of(&m->params, "embed.weight");
-    m->index->norm_out = index_of(&m->params, "norm_out.weight");
+    m->index->pos = index_of(&m->params, "pos.weight");
+    m->index->embed_in = index_of(&m->params, "embed_in.weight");
+    m->index->embed_out = index_of(&m->params, "embed_out.weight");
+    m->index->norm_out = norm_index(&m->params, TG_NO_PARAM, "norm_out");
+    m->index->head_bias = index_of(&m->params, "head.bias");
     m->index->head = m->spec.tied_head ? m->index->embed : index_of(&m->params, "head.weight");
     int status = TG_OK;
     for (size_t l = 0; l < m->spec.layer_count && !status; l++)
@@ -230,4 +264,26 @@ size_t tg_model_widest_mlp(const struct tg_model *m)
         if (m->spec.layers[l].mlp_dim > widest)
             widest = m->spec.layers[l].mlp_dim;
     return widest;
+}
+
+struct tg_norm tg_model_norm(const struct tg_model *m, struct tg_norm_index at)
+{
+    const struct tg_norm_spec *spec = &m->spec.norm;
+    return (struct tg_norm){.layer = spec->kind == TG_NORM_LAYER,
+                            .plus_one = spec->plus_one,
+                            .eps = (float)spec->eps,
+                            .w = tg_model_weight(m, at.w),
+                            .b = tg_model_weight(m, at.b)};
+}
+
+int tg_model_check_length(const struct tg_model *m, size_t sequence, size_t length,
+                          struct tg_err *err)
+{
+    size_t rows = m->spec.learned_positions, offset = m->spec.position_offset;
+    size_t most = rows == 0 ? SIZE_MAX : rows > offset ? rows - offset : 0;
+    if (length <= most)
+        return TG_OK;
+    return tg_fail(err, TG_ERR_VALUE,
+                   "sequence %zu would have %zu tokens, the model has learned positions for %zu",
+                   sequence, length, most);
 }
