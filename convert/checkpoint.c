@@ -24,6 +24,7 @@ const struct tg_family *const tg_families[] = {
 struct tg_checkpoint {
     char *path;
     const struct tg_family *family;
+    bool wrapped;
     struct tg_model_spec spec;
     struct tg_param_list params;
     struct tg_tensors *tensors;
@@ -53,45 +54,59 @@ static int refuse_type(struct tg_json c, const char *type, struct tg_err *err)
     return rc;
 }
 
-/* The text model's part of the config, its family and the spec. */
-static int read_config(struct tg_json root, const char *name, const struct tg_family **family,
-                       struct tg_model_spec *spec, struct tg_err *err)
+/* What a config is read as. */
+struct reading {
+    const struct tg_family *family;
+    bool wrapped; /* it has a text_config, the text model's part */
+    struct tg_model_spec *spec;
+};
+
+/* The text model's object, of which a wrapper may say some things beside it */
+static int text_part(struct tg_json root, struct tg_json *c, bool *wrapped, struct tg_err *err)
 {
     const struct tg_json inner = tg_json_key(root, "text_config");
-    struct tg_json c = root;
-    const char *type = "";
+
+    *c = root;
+    if (!(*wrapped = tg_json_has(inner)))
+        return TG_OK;
+    if (!tg_json_is_object(inner))
+        return tg_json_fail(root, "text_config", TG_ERR_VALUE, err, "must be an object");
+    *c = inner;
+    return tg_config_unquantised(inner, err);
+}
+
+static int read_config(struct tg_json root, const char *name, struct reading *r, struct tg_err *err)
+{
+    const char *tied = "tie_word_embeddings", *type = "";
+    struct tg_model_spec *spec = r->spec;
+    struct tg_json c;
     int rc;
 
     if (!tg_json_is_object(root))
         return tg_fail(err, TG_ERR_VALUE, "%s: a config must be a JSON object", name);
-    if ((rc = tg_config_unquantised(root, err)))
+    if ((rc = tg_config_unquantised(root, err)) || (rc = text_part(root, &c, &r->wrapped, err)) ||
+        (rc = tg_json_get_str(c, "model_type", &type, err)))
         return rc;
-    if (tg_json_has(inner)) {
-        if (!tg_json_is_object(inner))
-            return tg_json_fail(root, "text_config", TG_ERR_VALUE, err, "must be an object");
-        c = inner;
-        if ((rc = tg_config_unquantised(c, err)))
-            return rc;
-    }
-    if ((rc = tg_json_get_str(c, "model_type", &type, err)))
-        return rc;
-    if (!(*family = family_of(type)))
+    if (!(r->family = family_of(type)))
         return refuse_type(c, type, err);
-    snprintf(spec->family, sizeof spec->family, "%s", (*family)->name);
-    snprintf(spec->base_family, sizeof spec->base_family, "%s", (*family)->name);
-    if ((rc = (*family)->read_config(c, spec, err)))
+    snprintf(spec->family, sizeof spec->family, "%s", r->family->name);
+    snprintf(spec->base_family, sizeof spec->base_family, "%s", r->family->name);
+    if ((rc = r->family->read_config(c, spec, err)))
+        return rc;
+    if (!tg_json_has(tg_json_key(c, tied)) &&
+        (rc = tg_json_get_bool_or(root, tied, &spec->tied_head, err)))
         return rc;
     return tg_spec_check(spec, name, err);
 }
 
-static int parse_config(struct tg_json_doc *doc, const char *name, const struct tg_family **family,
-                        struct tg_model_spec *spec, struct tg_err *err)
+static int parse_config(struct tg_json_doc *doc, const char *name, struct reading *r,
+                        struct tg_err *err)
 {
     int rc;
 
-    *spec = (struct tg_model_spec){0};
-    if ((rc = read_config(tg_json_root(doc), name, family, spec, err)))
-        tg_spec_release(spec);
+    *r->spec = (struct tg_model_spec){0};
+    if ((rc = read_config(tg_json_root(doc), name, r, err)))
+        tg_spec_release(r->spec);
     tg_json_free(doc);
     return rc;
 }
@@ -99,15 +114,14 @@ static int parse_config(struct tg_json_doc *doc, const char *name, const struct 
 int tg_config_parse(const char *json, size_t len, const char *name, struct tg_model_spec *spec,
                     struct tg_err *err)
 {
-    const struct tg_family *family;
+    struct reading r = {.spec = spec};
     struct tg_json_doc *doc;
     const int rc = tg_json_parse(&doc, json, len, name, TG_JSON_INFINITY, err);
 
-    return rc == TG_OK ? parse_config(doc, name, &family, spec, err) : rc;
+    return rc == TG_OK ? parse_config(doc, name, &r, err) : rc;
 }
 
-static int load_config(const char *path, const struct tg_family **family,
-                       struct tg_model_spec *spec, struct tg_err *err)
+static int load_config(const char *path, struct reading *r, struct tg_err *err)
 {
     struct tg_json_doc *doc = NULL;
     char *file;
@@ -124,16 +138,16 @@ static int load_config(const char *path, const struct tg_family **family,
         return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
     rc = tg_json_load(&doc, file, TG_JSON_INFINITY, err);
     if (rc == TG_OK)
-        rc = parse_config(doc, file, family, spec, err);
+        rc = parse_config(doc, file, r, err);
     tg_free(file);
     return rc;
 }
 
 int tg_config_read(const char *path, struct tg_model_spec *spec, struct tg_err *err)
 {
-    const struct tg_family *family;
+    struct reading r = {.spec = spec};
 
-    return load_config(path, &family, spec, err);
+    return load_config(path, &r, err);
 }
 
 static int map_tensors(struct tg_checkpoint *c, struct tg_err *err)
@@ -147,7 +161,24 @@ static int map_tensors(struct tg_checkpoint *c, struct tg_err *err)
                            "weights are read: use the original checkpoint",
                            t->file, t->name, method);
     }
-    return tg_tensor_map_make(&c->map, c->family, &c->spec, &c->params, c->tensors, c->path, err);
+    return tg_tensor_map_make(&c->map, c->family, c->wrapped, &c->spec, &c->params, c->tensors,
+                              c->path, err);
+}
+
+static int open_parts(struct tg_checkpoint *c, const char *path, struct tg_err *err)
+{
+    struct reading r = {.spec = &c->spec};
+    int rc;
+
+    if (!(c->path = tg_strdup(path)))
+        return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
+    rc = load_config(path, &r, err);
+    c->family = r.family;
+    c->wrapped = r.wrapped;
+    if (rc || (rc = tg_params_of(&c->spec, &c->params, err)) ||
+        (rc = tg_tensors_open(&c->tensors, path, err)))
+        return rc;
+    return map_tensors(c, err);
 }
 
 int tg_checkpoint_open(struct tg_checkpoint **out, const char *path, struct tg_err *err)
@@ -156,13 +187,9 @@ int tg_checkpoint_open(struct tg_checkpoint **out, const char *path, struct tg_e
     int rc;
 
     *out = NULL;
-    if (!c || !(c->path = tg_strdup(path)))
-        rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
-    else if (!(rc = load_config(path, &c->family, &c->spec, err)) &&
-             !(rc = tg_params_of(&c->spec, &c->params, err)) &&
-             !(rc = tg_tensors_open(&c->tensors, path, err)))
-        rc = map_tensors(c, err);
-    if (rc != TG_OK) {
+    if (!c)
+        return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
+    if ((rc = open_parts(c, path, err))) {
         tg_checkpoint_close(c);
         return rc;
     }

@@ -40,6 +40,12 @@ int tg_config_size_or(struct tg_json c, const char *key, int64_t lo, int64_t hi,
     return rc;
 }
 
+int tg_config_cap(struct tg_json c, const char *key, double absent, double *out, struct tg_err *err)
+{
+    *out = tg_json_key(c, key).node ? 0 : absent;
+    return tg_json_get_num_or(c, key, 1e-6, 1e9, out, err);
+}
+
 int tg_config_refuse(struct tg_json c, const char *key, struct tg_err *err)
 {
     bool on = false;

@@ -83,6 +83,9 @@ int tg_config_rope(struct tg_json from, struct tg_json beside, double positions,
 /* Small readers that leave *out as it is when the key is absent or null */
 int tg_config_size_or(struct tg_json c, const char *key, int64_t lo, int64_t hi, size_t *out,
                       struct tg_err *err);
+/* A soft cap: `absent` without the key, 0 (none) if it is null */
+int tg_config_cap(struct tg_json c, const char *key, double absent, double *out,
+                  struct tg_err *err);
 /* TG_ERR_UNSUPPORTED if a flag is true that would change the arithmetic */
 int tg_config_refuse(struct tg_json c, const char *key, struct tg_err *err);
 /* A number, Infinity or NaN bare or as {"__float__": "Infinity"}: false if it is none of these */

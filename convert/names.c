@@ -145,6 +145,47 @@ bool tg_name_like(const char *pattern, const char *name)
     return !*pattern;
 }
 
+bool tg_name_beyond(const char *pattern, const char *name, size_t layers)
+{
+    const char *hole = strstr(pattern, "{+}");
+    const size_t prefix = hole ? (size_t)(hole - pattern) : 0;
+    size_t digits;
+
+    if (!hole || strncmp(pattern, name, prefix) != 0 || !(digits = number_at(name + prefix)))
+        return false;
+    return strtoul(name + prefix, NULL, 10) >= layers &&
+           tg_name_like(hole + 3, name + prefix + digits);
+}
+
+const char *tg_name_inner(const char *name)
+{
+    static const char *const prefixes[] = {"model.language_model.", "language_model.",
+                                           "model.text_model.", "text_model."};
+
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (!strncmp(name, prefixes[i], strlen(prefixes[i])))
+            return name + strlen(prefixes[i]);
+    return name;
+}
+
+const char *const tg_wrapper_droppable[] = {
+    "vision_tower.*",
+    "model.vision_tower.*",
+    "vision_model.*",
+    "model.vision_model.*",
+    "vision_encoder.*",
+    "visual.*",
+    "model.visual.*",
+    "multi_modal_projector.*",
+    "model.multi_modal_projector.*",
+    "audio_tower.*",
+    "model.audio_tower.*",
+    "image_newline",
+    "model.image_newline",
+    "mtp.*",
+    NULL,
+};
+
 const char *tg_name_quantised(const char *name)
 {
     static const struct {

@@ -17,6 +17,14 @@ bool tg_name_source(const struct tg_name_rule *rule, const char *canonical, size
                     char *out, size_t size);
 /* Does the whole name match a pattern in which '*' stands for any characters? */
 bool tg_name_like(const char *pattern, const char *name);
+/* The same where "{+}" stands for the number of a layer that comes after the decoder's (multi-token
+ * prediction) */
+bool tg_name_beyond(const char *pattern, const char *name, size_t layers);
+/* The name inside the text model of a checkpoint with more than one model in it, without what says
+ * where that stands ("model.language_model.", "language_model."); else the name itself. */
+const char *tg_name_inner(const char *name);
+/* What else such checkpoints hold: other models, and what joins them */
+extern const char *const tg_wrapper_droppable[];
 /* The quantisation method that tensors of this name belong to, or NULL */
 const char *tg_name_quantised(const char *name);
 
@@ -44,6 +52,12 @@ const char *tg_name_quantised(const char *name);
         "[model.]layers.{i}.post_feedforward_layernorm.weight", "layers.{i}.norm_mlp_out.weight",  \
             NULL                                                                                   \
     }
+/* Norms before and after */
+#define TG_NAMES_SANDWICH                                                                          \
+    {"[model.]layers.{i}.input_layernorm.weight", "layers.{i}.norm_in.weight", NULL},              \
+        {"[model.]layers.{i}.pre_feedforward_layernorm.weight", "layers.{i}.norm_mlp.weight",      \
+         NULL},                                                                                    \
+        TG_NAMES_POST
 /* qk: how rows of q and k lie */
 #define TG_NAMES_ATTENTION(qk)                                                                     \
     {"[model.]layers.{i}.self_attn.q_proj.weight", "layers.{i}.mixer.q.weight", qk},               \

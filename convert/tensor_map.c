@@ -22,6 +22,7 @@ static const size_t HEAD = SIZE_MAX;
 
 struct mapper {
     const struct tg_family *family;
+    bool wrapped;
     const struct tg_model_spec *spec;
     const struct tg_param_list *params;
     const char *path;
@@ -47,10 +48,16 @@ static bool find_param(const struct mapper *m, const char *name, size_t *index)
     return hit != NULL;
 }
 
-static bool droppable(const struct tg_family *f, const char *name)
+static bool droppable(const struct mapper *m, const char *name)
 {
-    for (size_t i = 0; f->droppable[i]; i++)
-        if (tg_name_like(f->droppable[i], name))
+    const char *inner = m->wrapped ? tg_name_inner(name) : name;
+    const char *const *p;
+
+    for (p = m->family->droppable; *p; p++)
+        if (tg_name_like(*p, inner) || tg_name_beyond(*p, inner, m->spec->layer_count))
+            return true;
+    for (p = tg_wrapper_droppable; m->wrapped && *p; p++)
+        if (tg_name_like(*p, name))
             return true;
     return false;
 }
@@ -116,7 +123,8 @@ static int apply_rule(struct mapper *m, const struct tg_name_rule *rule, const s
     size_t index = 0, param;
     int rc;
 
-    if (!tg_name_canonical(rule, t->name, name, sizeof name, &s.expert))
+    if (!tg_name_canonical(rule, m->wrapped ? tg_name_inner(t->name) : t->name, name, sizeof name,
+                           &s.expert))
         return TG_OK;
     if (find_param(m, name, &index))
         param = index;
@@ -158,7 +166,7 @@ static int place_tensor(struct mapper *m, const struct tg_tensor *t, struct tg_e
             return rc;
     }
     if (!known)
-        return droppable(m->family, t->name) ? TG_OK : refuse_unknown(m, t, err);
+        return droppable(m, t->name) ? TG_OK : refuse_unknown(m, t, err);
     if (elements != t->elements)
         return tg_fail(err, TG_ERR_MISMATCH,
                        "%s: tensor '%s': %zu of its %zu elements belong to parameters of this "
@@ -275,11 +283,12 @@ static int take_parts(struct mapper *m, struct tg_tensor_map *map, struct tg_err
     return rc;
 }
 
-int tg_tensor_map_make(struct tg_tensor_map *map, const struct tg_family *family,
+int tg_tensor_map_make(struct tg_tensor_map *map, const struct tg_family *family, bool wrapped,
                        const struct tg_model_spec *spec, const struct tg_param_list *params,
                        const struct tg_tensors *tensors, const char *path, struct tg_err *err)
 {
-    struct mapper m = {.family = family, .spec = spec, .params = params, .path = path};
+    struct mapper m = {
+        .family = family, .wrapped = wrapped, .spec = spec, .params = params, .path = path};
     int rc = TG_OK;
 
     *map = (struct tg_tensor_map){0};

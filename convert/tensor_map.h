@@ -12,8 +12,9 @@ struct tg_tensor_map {
 
 /* Every tensor is a parameter or parts of some, down to its last element, or is droppable; every
  * element of every parameter comes from one place; a tied head that is stored equals the embedding.
+ * `wrapped`: the text model is one of several in the checkpoint, the others' tensors are droppable.
  * `path` begins messages. */
-int tg_tensor_map_make(struct tg_tensor_map *map, const struct tg_family *family,
+int tg_tensor_map_make(struct tg_tensor_map *map, const struct tg_family *family, bool wrapped,
                        const struct tg_model_spec *spec, const struct tg_param_list *params,
                        const struct tg_tensors *tensors, const char *path, struct tg_err *err);
 void tg_tensor_map_release(struct tg_tensor_map *map);

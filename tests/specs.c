@@ -10,13 +10,42 @@
     if (a->field != b->field)                                                                      \
     return #field
 
+static const char *recurrent_difference(const struct tg_recurrent_spec *a,
+                                        const struct tg_recurrent_spec *b)
+{
+    DIFFER(k_heads);
+    DIFFER(v_heads);
+    DIFFER(k_dim);
+    DIFFER(v_dim);
+    DIFFER(conv);
+    DIFFER(state);
+    DIFFER(groups);
+    DIFFER(inner);
+    DIFFER(rank);
+    DIFFER(conv_bias);
+    DIFFER(proj_bias);
+    DIFFER(norm);
+    DIFFER(norm_before_gate);
+    DIFFER(negative_eigenvalues);
+    DIFFER(dt_min);
+    DIFFER(dt_max);
+    DIFFER(norm_eps);
+    DIFFER(in_scale);
+    DIFFER(out_scale);
+    for (size_t i = 0; i < sizeof a->scales / sizeof *a->scales; i++)
+        DIFFER(scales[i]);
+    return NULL;
+}
+
 static const char *layer_difference(const struct tg_layer_spec *a, const struct tg_layer_spec *b)
 {
     DIFFER(mixer);
     DIFFER(heads);
     DIFFER(kv_heads);
     DIFFER(head_dim);
+    DIFFER(value_dim);
     DIFFER(rotary_dim);
+    DIFFER(rope);
     DIFFER(window);
     DIFFER(sinks);
     DIFFER(feature_dim);
@@ -25,38 +54,95 @@ static const char *layer_difference(const struct tg_layer_spec *a, const struct 
     DIFFER(qkv_bias);
     DIFFER(o_bias);
     DIFFER(qk_norm);
+    DIFFER(qk_norm_bias);
     DIFFER(attn_scale);
+    DIFFER(attn_softcap);
+    DIFFER(qkv_clip);
+    DIFFER(output_gate);
+    DIFFER(q_rank);
+    DIFFER(kv_rank);
+    DIFFER(latent_eps);
+    DIFFER(residual);
+    DIFFER(mixer_scale);
+    DIFFER(mlp_scale);
+    DIFFER(mixer_skip);
+    DIFFER(mlp_skip);
+    DIFFER(mlp_kind);
     DIFFER(mlp_dim);
     DIFFER(activation);
     DIFFER(mlp_bias);
+    DIFFER(gate_scale);
+    DIFFER(down_scale);
+    DIFFER(moe.experts);
+    DIFFER(moe.per_token);
+    DIFFER(moe.mlp_dim);
+    DIFFER(moe.router);
+    DIFFER(moe.renormalise);
+    DIFFER(moe.router_bias);
+    DIFFER(moe.correction);
+    DIFFER(moe.expert_bias);
+    DIFFER(moe.scale);
+    DIFFER(moe.groups);
+    DIFFER(moe.groups_kept);
+    DIFFER(moe.shared_dim);
+    DIFFER(moe.shared_gate);
+    return recurrent_difference(&a->recurrent, &b->recurrent);
+}
+
+static const char *rope_difference(const struct tg_rope *a, const struct tg_rope *b)
+{
+    DIFFER(kind);
+    DIFFER(theta);
+    DIFFER(factor);
+    DIFFER(low_freq_factor);
+    DIFFER(high_freq_factor);
+    DIFFER(original_max_positions);
+    DIFFER(beta_fast);
+    DIFFER(beta_slow);
+    DIFFER(truncate);
+    DIFFER(attention_factor);
+    DIFFER(factor_count);
+    for (size_t i = 0; i < a->factor_count; i++) {
+        DIFFER(short_factor[i]);
+        DIFFER(long_factor[i]);
+    }
     return NULL;
 }
 
 const char *tg_spec_difference(const struct tg_model_spec *a, const struct tg_model_spec *b)
 {
+    const char *field;
+
     if (strcmp(a->base_family, b->base_family) != 0)
         return "base_family";
     DIFFER(vocab);
     DIFFER(width);
+    DIFFER(norm.kind);
     DIFFER(norm.eps);
+    DIFFER(norm.plus_one);
+    DIFFER(norm.bare);
+    DIFFER(norm.bias);
+    DIFFER(no_norm_out);
     DIFFER(tied_head);
-    DIFFER(ropes[0].kind);
-    DIFFER(ropes[0].theta);
-    DIFFER(ropes[0].factor);
-    DIFFER(ropes[0].low_freq_factor);
-    DIFFER(ropes[0].high_freq_factor);
-    DIFFER(ropes[0].original_max_positions);
+    DIFFER(head_bias);
+    DIFFER(embed_scale);
+    DIFFER(logit_scale);
+    DIFFER(logit_softcap);
+    DIFFER(embed_dim);
+    DIFFER(learned_positions);
+    DIFFER(position_offset);
     DIFFER(max_positions);
     DIFFER(bos_id);
     DIFFER(eos_count);
     if (memcmp(a->eos_ids, b->eos_ids, a->eos_count * sizeof *a->eos_ids) != 0)
         return "eos_ids";
-    DIFFER(layer_count);
-    for (size_t i = 0; i < a->layer_count; i++) {
-        const char *field = layer_difference(&a->layers[i], &b->layers[i]);
-        if (field)
+    for (size_t i = 0; i < TG_MAX_ROPES; i++)
+        if ((field = rope_difference(&a->ropes[i], &b->ropes[i])))
             return field;
-    }
+    DIFFER(layer_count);
+    for (size_t i = 0; i < a->layer_count; i++)
+        if ((field = layer_difference(&a->layers[i], &b->layers[i])))
+            return field;
     return NULL;
 }
 
