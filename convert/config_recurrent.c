@@ -173,3 +173,59 @@ int tg_config_mamba2(struct tg_json c, size_t width, struct tg_recurrent_spec *r
     r->out_bias = r->proj_bias;
     return read_head_dim(c, r, err);
 }
+
+void tg_layout_blocks(const struct tg_layout_ask *ask, struct tg_layout *out, size_t G,
+                      size_t block, size_t first, size_t rows, size_t to)
+{
+    const size_t D = (size_t)ask->param->shape[1];
+    struct tg_piece *p = &out->piece[out->pieces++];
+
+    out->rank = 2;
+    out->shape[0] = (int64_t)(G * block);
+    out->shape[1] = (int64_t)D;
+    *p = (struct tg_piece){.from = first * D, .to = to * D, .loops = 2};
+    p->loop[0].count = G;
+    p->loop[0].from = block * D;
+    p->loop[0].to = rows * D;
+    p->loop[1].count = rows * D;
+    p->loop[1].from = p->loop[1].to = 1;
+}
+
+static void part(const struct tg_layout_ask *ask, struct tg_layout *out, int which)
+{
+    const struct tg_recurrent_spec *r = &ask->layer->recurrent;
+    const size_t keys = r->k_heads * r->k_dim, values = r->v_heads * r->v_dim;
+    const size_t all = 2 * keys + values, third = (all + 2) / 3;
+    const size_t own[4] = {0, keys, 2 * keys, all}, cut[4] = {0, third, 2 * third, all};
+    const size_t width = (size_t)ask->param->shape[1];
+    const bool conv = ask->stored_rank == 3;
+    const size_t stored = ask->stored_rank > 0 ? (size_t)ask->stored[0] : 0;
+    const size_t *at =
+        conv && stored == cut[which + 1] - cut[which] && stored != own[which + 1] - own[which]
+            ? cut
+            : own;
+    struct tg_piece *p = &out->piece[out->pieces++];
+
+    out->rank = conv ? 3 : 2;
+    out->shape[0] = (int64_t)(at[which + 1] - at[which]);
+    out->shape[1] = conv ? 1 : (int64_t)width;
+    out->shape[2] = conv ? (int64_t)width : 0;
+    *p = (struct tg_piece){.to = at[which] * width, .loops = 1};
+    p->loop[0].count = (at[which + 1] - at[which]) * width;
+    p->loop[0].from = p->loop[0].to = 1;
+}
+
+void tg_layout_part_q(const struct tg_layout_ask *ask, struct tg_layout *out)
+{
+    part(ask, out, 0);
+}
+
+void tg_layout_part_k(const struct tg_layout_ask *ask, struct tg_layout *out)
+{
+    part(ask, out, 1);
+}
+
+void tg_layout_part_v(const struct tg_layout_ask *ask, struct tg_layout *out)
+{
+    part(ask, out, 2);
+}

@@ -3,6 +3,7 @@
 #define TG_CONVERT_CONFIG_RECURRENT_H
 
 #include "convert/config.h"
+#include "convert/layout.h"
 
 /* The layer is recurrent: nothing of its attention stays. */
 void tg_layer_recur(struct tg_layer_spec *l, const char *mixer, const struct tg_recurrent_spec *r);
@@ -32,6 +33,16 @@ int tg_config_limits(struct tg_json c, const char *key, double *low, double *hig
 /* An array of `count` numbers; what is there stays when the key is absent or null */
 int tg_config_numbers(struct tg_json c, const char *key, size_t count, double *out,
                       struct tg_err *err);
+
+/* Layouts of hybrids. G blocks of `block` rows are stored, of each `rows` rows from `first` on make
+ * up the parameter's rows from `to` on: adds one piece. */
+void tg_layout_blocks(const struct tg_layout_ask *ask, struct tg_layout *out, size_t G,
+                      size_t block, size_t first, size_t rows, size_t to);
+/* Rows q, k or v of a joined parameter (qkv.weight, conv.weight [C,taps]), stored apart.
+ * Convolutions may be [rows,1,taps], and cut into three equal parts instead of q, k and v. */
+void tg_layout_part_q(const struct tg_layout_ask *ask, struct tg_layout *out);
+void tg_layout_part_k(const struct tg_layout_ask *ask, struct tg_layout *out);
+void tg_layout_part_v(const struct tg_layout_ask *ask, struct tg_layout *out);
 
 /* Names that hybrids share, by part */
 #define TG_NAMES_DELTANET                                                                          \

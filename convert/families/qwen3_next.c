@@ -1,7 +1,6 @@
 /* Qwen3-Next (Qwen3NextConfig): three layers of Gated DeltaNet, then one of gated softmax
  * attention; norms by 1 + weight; experts and a gated shared one. q, k, v and z of the linear
  * layers lie interleaved by key head, b and a too. */
-#include "base/mem.h"
 #include "convert/config_recurrent.h"
 #include "convert/names.h"
 
@@ -46,34 +45,15 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
     return moe.experts ? tg_config_sparse_layers(c, &moe, spec, err) : TG_OK;
 }
 
-/* Rows of one part of a tensor that has G blocks of `block` rows, in each `rows` of them from
- * `first` on; the parameter's rows begin at `to`. */
-static void blocks(const struct tg_layout_ask *ask, struct tg_layout *out, size_t block,
-                   size_t first, size_t rows, size_t to)
-{
-    const size_t G = ask->layer->recurrent.k_heads, D = ask->spec->width;
-    struct tg_piece *p = &out->piece[out->pieces++];
-
-    out->rank = 2;
-    out->shape[0] = (int64_t)(G * block);
-    out->shape[1] = (int64_t)D;
-    *p = (struct tg_piece){.from = first * D, .to = to * D, .loops = 2};
-    p->loop[0].count = G;
-    p->loop[0].from = block * D;
-    p->loop[0].to = rows * D;
-    p->loop[1].count = rows * D;
-    p->loop[1].from = p->loop[1].to = 1;
-}
-
 /* Per key head: q [K], k [K], v [H/G V], z [H/G V] */
 static void qkv(const struct tg_layout_ask *ask, struct tg_layout *out)
 {
     const struct tg_recurrent_spec *r = &ask->layer->recurrent;
     const size_t K = r->k_dim, V = r->v_heads / r->k_heads * r->v_dim, all = 2 * K + 2 * V;
 
-    blocks(ask, out, all, 0, K, 0);
-    blocks(ask, out, all, K, K, r->k_heads * K);
-    blocks(ask, out, all, 2 * K, V, 2 * r->k_heads * K);
+    tg_layout_blocks(ask, out, ask->layer->recurrent.k_heads, all, 0, K, 0);
+    tg_layout_blocks(ask, out, ask->layer->recurrent.k_heads, all, K, K, r->k_heads * K);
+    tg_layout_blocks(ask, out, ask->layer->recurrent.k_heads, all, 2 * K, V, 2 * r->k_heads * K);
 }
 
 static void z(const struct tg_layout_ask *ask, struct tg_layout *out)
@@ -81,21 +61,22 @@ static void z(const struct tg_layout_ask *ask, struct tg_layout *out)
     const struct tg_recurrent_spec *r = &ask->layer->recurrent;
     const size_t V = r->v_heads / r->k_heads * r->v_dim;
 
-    blocks(ask, out, 2 * r->k_dim + 2 * V, 2 * r->k_dim + V, V, 0);
+    tg_layout_blocks(ask, out, ask->layer->recurrent.k_heads, 2 * r->k_dim + 2 * V,
+                     2 * r->k_dim + V, V, 0);
 }
 
 static void b(const struct tg_layout_ask *ask, struct tg_layout *out)
 {
     const size_t n = ask->layer->recurrent.v_heads / ask->layer->recurrent.k_heads;
 
-    blocks(ask, out, 2 * n, 0, n, 0);
+    tg_layout_blocks(ask, out, ask->layer->recurrent.k_heads, 2 * n, 0, n, 0);
 }
 
 static void a(const struct tg_layout_ask *ask, struct tg_layout *out)
 {
     const size_t n = ask->layer->recurrent.v_heads / ask->layer->recurrent.k_heads;
 
-    blocks(ask, out, 2 * n, n, n, 0);
+    tg_layout_blocks(ask, out, ask->layer->recurrent.k_heads, 2 * n, n, n, 0);
 }
 
 #define MLP "[model.]layers.{i}.mlp."
