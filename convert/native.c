@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "convert/model_files.h"
 
 enum { MAX_CONFIG = 1 << 26 };
 
@@ -23,22 +24,6 @@ static const char *const copied[] = {
     "chat_template.json",
     "generation_config.json",
 };
-
-static int copy_file(const char *from_dir, const char *to_dir, const char *name, struct tg_err *err)
-{
-    char *from = tg_path_join(from_dir, name), *to = tg_path_join(to_dir, name);
-    struct tg_map map = {0};
-    int rc = TG_OK;
-
-    if (!from || !to)
-        rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", name);
-    else if (tg_path_exists(from) && !(rc = tg_map_open(&map, from, err)))
-        rc = tg_file_write(to, map.size ? (const void *)map.data : "", map.size, err);
-    tg_map_close(&map);
-    tg_free(from);
-    tg_free(to);
-    return rc;
-}
 
 /* Above the largest finite value by half a step, a number rounds to infinity. */
 static float overflow_limit(enum tg_dtype dtype)
@@ -140,7 +125,7 @@ int tg_native_write(const char *dir, const struct tg_model_spec *spec, const flo
         return rc;
     rc = write_weights(dir, &list, params, dtype, max_shard, meta, err);
     for (size_t i = 0; i < sizeof copied / sizeof *copied && rc == TG_OK; i++)
-        rc = copy_file(teacher_dir, dir, copied[i], err);
+        rc = tg_model_file_copy(teacher_dir, dir, copied[i], err);
     if (rc == TG_OK)
         rc = write_config(dir, spec, dtype, meta, err);
     tg_params_release(&list);

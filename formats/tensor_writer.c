@@ -251,6 +251,11 @@ size_t tg_tensor_writer_next(const struct tg_tensor_writer *w)
     return w->next < w->count ? w->items[w->next].plan : w->count;
 }
 
+size_t tg_tensor_writer_at(const struct tg_tensor_writer *w, size_t i)
+{
+    return w->items[i].plan;
+}
+
 /* The item to be written now, NULL with an error when all are written. */
 static const struct item *current(const struct tg_tensor_writer *w, struct tg_err *err)
 {

@@ -429,6 +429,39 @@ int tg_tensor_view(const struct tg_tensor *t, size_t first, size_t count, void *
     return t->data ? TG_OK : tg_tensor_read_raw(t, first, count, space, err);
 }
 
+/* The bytes of a range of elements, if they lie in a mapping of ours */
+static bool mapped_range(const struct tg_tensors *t, const struct tg_tensor *x, size_t first,
+                         size_t count, const uint8_t **from, size_t *n)
+{
+    if (!x->data || !tg_dtype_bytes(x->dtype, count, n))
+        return false;
+    *from = bytes_at(x, first);
+    for (size_t i = 0; i < t->file_count; i++) {
+        const struct tg_map *m = &t->files[i].map;
+        if (m->data && *from >= m->data && *from < m->data + m->size)
+            return true;
+    }
+    return false;
+}
+
+void tg_tensors_fetch(const struct tg_tensors *t, const struct tg_tensor *x, size_t first,
+                      size_t count)
+{
+    const uint8_t *from;
+    size_t n;
+    if (mapped_range(t, x, first, count, &from, &n))
+        tg_map_fetch(from, n);
+}
+
+void tg_tensors_forget(const struct tg_tensors *t, const struct tg_tensor *x, size_t first,
+                       size_t count)
+{
+    const uint8_t *from;
+    size_t n;
+    if (mapped_range(t, x, first, count, &from, &n))
+        tg_map_forget(from, n);
+}
+
 int tg_tensor_read_f32(const struct tg_tensor *t, float *dst, struct tg_err *err)
 {
     const struct tg_dtype_info *info = tg_dtype_info(t->dtype);

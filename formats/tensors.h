@@ -58,6 +58,12 @@ int tg_tensor_read_raw(const struct tg_tensor *t, size_t first, size_t count, vo
                        struct tg_err *err);
 int tg_tensor_view(const struct tg_tensor *t, size_t first, size_t count, void *space,
                    const void **view, struct tg_err *err);
+/* Hints for streaming: elements [first, first + count) will be read now, by this thread; they will
+ * not be read again, their pages may leave this process. Change no value. */
+void tg_tensors_fetch(const struct tg_tensors *t, const struct tg_tensor *x, size_t first,
+                      size_t count);
+void tg_tensors_forget(const struct tg_tensors *t, const struct tg_tensor *x, size_t first,
+                       size_t count);
 /* Elements as float32 into dst[elements]; integers are refused. */
 int tg_tensor_read_f32(const struct tg_tensor *t, float *dst, struct tg_err *err);
 /* Elements of an integer tensor (I8..I64, U8..U32) as int64. */
@@ -97,6 +103,8 @@ int tg_tensor_writer_open(struct tg_tensor_writer **w, const char *path,
 /* The order in which data must arrive: the index in the plan of the next tensor, or count at the
  * end. */
 size_t tg_tensor_writer_next(const struct tg_tensor_writer *w);
+/* The same for any place i < count of that order */
+size_t tg_tensor_writer_at(const struct tg_tensor_writer *w, size_t i);
 /* A whole tensor converted from float32 (from_f32 dtypes only), or its raw bytes in the plan's
  * dtype. */
 int tg_tensor_writer_put_f32(struct tg_tensor_writer *w, const float *data, struct tg_err *err);

@@ -1,10 +1,15 @@
 #include "tests/specs.h"
 
+#include "tests/check.h"
+
 #include <stdio.h>
 #include <string.h>
 
 #include "base/json.h"
+#include "base/mem.h"
 #include "base/strbuf.h"
+#include "convert/checkpoint.h"
+#include "convert/native.h"
 
 #define DIFFER(field)                                                                              \
     if (a->field != b->field)                                                                      \
@@ -171,4 +176,62 @@ out:
     tg_strbuf_release(&to);
     tg_json_free(object);
     return made;
+}
+
+const char tg_llama_config[] =
+    "{\"model_type\":\"llama\",\"vocab_size\":96,\"hidden_size\":32,\"intermediate_size\":48,"
+    "\"num_hidden_layers\":3,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"eos_token_id\":"
+    "2,\"hidden_act\":\"silu\",\"max_position_embeddings\":256,\"rms_norm_eps\":1e-5,"
+    "\"tie_word_embeddings\":true,\"rope_theta\":5e5}";
+
+char *tg_config_with(const char *family, const char *key, const char *value)
+{
+    char type[64];
+    char *base, *made;
+
+    snprintf(type, sizeof type, "\"%s\"", family);
+    base = tg_json_with(tg_llama_config, "model_type", type);
+    made = key ? tg_json_with(base, key, value) : tg_strdup(base);
+    tg_free(base);
+    assert_non_null(made);
+    return made;
+}
+
+int tg_parse_config(const char *text, struct tg_model_spec *spec, struct tg_err *err)
+{
+    return tg_config_parse(text, strlen(text), "dir/config.json", spec, err);
+}
+
+void tg_must_parse(const char *text, struct tg_model_spec *spec)
+{
+    struct tg_err err = {0};
+
+    if (tg_parse_config(text, spec, &err) != TG_OK)
+        fail_msg("%s: %s", text, err.msg);
+}
+
+struct tg_model_spec tg_spec_with(const char *family, const char *key, const char *value)
+{
+    char *text = tg_config_with(family, key, value);
+    struct tg_model_spec spec;
+
+    tg_must_parse(text, &spec);
+    tg_free(text);
+    return spec;
+}
+
+void tg_check_native(const struct tg_model_spec *spec, const char *what)
+{
+    const struct tg_native_meta meta = {"test", "0", 1, "", "test"};
+    struct tg_model_spec again;
+    struct tg_strbuf text;
+
+    tg_strbuf_init(&text, 1 << 20);
+    tg_native_config(&text, spec, TG_F32, &meta);
+    assert_false(text.failed);
+    tg_must_parse(text.text, &again);
+    if (tg_spec_difference(spec, &again))
+        fail_msg("%s: %s is lost in %s", what, tg_spec_difference(spec, &again), text.text);
+    tg_spec_release(&again);
+    tg_strbuf_release(&text);
 }

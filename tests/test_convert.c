@@ -14,49 +14,6 @@
 #include "formats/tensors.h"
 #include "tests/specs.h"
 
-static const char llama[] =
-    "{\"model_type\":\"llama\",\"vocab_size\":96,\"hidden_size\":32,\"intermediate_size\":48,"
-    "\"num_hidden_layers\":3,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"eos_token_id\":"
-    "2,\"hidden_act\":\"silu\",\"max_position_embeddings\":256,\"rms_norm_eps\":1e-5,"
-    "\"tie_word_embeddings\":true,\"rope_theta\":5e5}";
-
-/* The base config with another family, then one key changed; caller frees. */
-static char *config_with(const char *family, const char *key, const char *value)
-{
-    char type[64];
-    char *base, *made;
-
-    snprintf(type, sizeof type, "\"%s\"", family);
-    base = tg_json_with(llama, "model_type", type);
-    made = key ? tg_json_with(base, key, value) : tg_strdup(base);
-    tg_free(base);
-    assert_non_null(made);
-    return made;
-}
-
-static int parse(const char *text, struct tg_model_spec *spec, struct tg_err *err)
-{
-    return tg_config_parse(text, strlen(text), "dir/config.json", spec, err);
-}
-
-static void must_parse(const char *text, struct tg_model_spec *spec)
-{
-    struct tg_err err = {0};
-
-    if (parse(text, spec, &err) != TG_OK)
-        fail_msg("%s: %s", text, err.msg);
-}
-
-static struct tg_model_spec spec_with(const char *family, const char *key, const char *value)
-{
-    char *text = config_with(family, key, value);
-    struct tg_model_spec spec;
-
-    must_parse(text, &spec);
-    tg_free(text);
-    return spec;
-}
-
 static const struct {
     const char *mixer;
     size_t window, sinks, feature_dim;
@@ -78,24 +35,24 @@ static const struct {
     {"softmax", 0, 0, 0, 0, 0, 1, TG_QK_NONE,
      "q.bias[24] k.bias[12] v.bias[12] o.bias[20] out_gate.weight[24,20] out_gate.bias[24] ", 24, 0,
      0, 1},
-    {"window", 5, 0, 0, 0, 0, 0, 0, "", 0, 120},
-    {"window", 5, 3, 0, 0, 0, 0, 0, "sink[4,3] ", 0, 120},
+    {"window", 5, 0, 0, 0, 0, 0, 0, "", 0, 120, 0, 0},
+    {"window", 5, 3, 0, 0, 0, 0, 0, "sink[4,3] ", 0, 120, 0, 0},
     {"gated_window", 5, 1, 7, TG_MAP_HEDGEHOG_SOFTMAX, 0, 0, 0,
      "map_q.weight[4,6,7] map_k.weight[4,6,7] gate.weight[4,20] gate.bias[4] far_logit[4] "
      "sink[4,1] ",
-     0, 120 + 4 * 14 * 7 + 20},
+     0, 120 + 4 * 14 * 7 + 20, 0, 0},
     {"gated_window", 5, 0, 0, TG_MAP_ELU1, 0, 0, 0, "gate.weight[4,20] gate.bias[4] far_logit[4] ",
-     0, 120 + 4 * 6 * 7 + 20},
+     0, 120 + 4 * 6 * 7 + 20, 0, 0},
     {"lolcats", 5, 0, 7, TG_MAP_HEDGEHOG_EXP, 0, 0, 0,
-     "map_q.weight[4,6,7] map_k.weight[4,6,7] window_logit[4] ", 0, 120 + 4 * 14 * 7},
+     "map_q.weight[4,6,7] map_k.weight[4,6,7] window_logit[4] ", 0, 120 + 4 * 14 * 7, 0, 0},
     {"lolcats", 5, 4, 7, TG_MAP_HEDGEHOG_EXP, 1, 0, 0,
      "map_q.weight[4,6,7] map_k.weight[4,6,7] window_logit[4] gate.weight[4,20] gate.bias[4] "
      "sink[4,4] ",
-     0, 120 + 4 * 14 * 7 + 20},
+     0, 120 + 4 * 14 * 7 + 20, 0, 0},
     {"lizard", 5, 4, 6, TG_MAP_HEDGEHOG_SOFTMAX, 0, 0, 1,
      "q_norm.weight[6] k_norm.weight[6] map_q.weight[4,6,6] map_k.weight[4,6,6] gate.weight[4,20] "
      "gate.bias[4] alpha[4] sink[4,4] ",
-     0, 120 + 4 * 12 * 7},
+     0, 120 + 4 * 12 * 7, 0, 0},
 };
 
 static void test_mixer_parameters(void **state)
@@ -179,7 +136,7 @@ static void test_parameter_table(void **state)
         "norm_out.weight",
         "head.weight",
     };
-    struct tg_model_spec spec = spec_with("qwen2", "tie_word_embeddings", "false");
+    struct tg_model_spec spec = tg_spec_with("qwen2", "tie_word_embeddings", "false");
     struct tg_param_list list;
 
     (void)state;
@@ -219,7 +176,7 @@ static void test_spec_check(void **state)
         {AT(mlp_dim), 0, "mlp_dim is 0"},
 #undef AT
     };
-    struct tg_model_spec good = spec_with("llama", "x", NULL), bad;
+    struct tg_model_spec good = tg_spec_with("llama", "x", NULL), bad;
     struct tg_layer_spec *l = &good.layers[1];
     struct tg_err err;
 
@@ -256,7 +213,7 @@ static void test_spec_check(void **state)
 /* Sizes that are in range one by one, and whose sum would wrap */
 static void test_state_too_large(void **state)
 {
-    char *wide = config_with("mistral", "num_hidden_layers", "64");
+    char *wide = tg_config_with("mistral", "num_hidden_layers", "64");
     static const char *const edits[][2] = {{"num_attention_heads", "4096"},
                                            {"num_key_value_heads", "4096"},
                                            {"head_dim", "4096"},
@@ -270,7 +227,7 @@ static void test_state_too_large(void **state)
         tg_free(wide);
         wide = next;
     }
-    assert_int_equal(parse(wide, &spec, &err), TG_ERR_VALUE);
+    assert_int_equal(tg_parse_config(wide, &spec, &err), TG_ERR_VALUE);
     assert_non_null(strstr(err.msg, "floats of state"));
     tg_free(wide);
 }

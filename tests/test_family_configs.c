@@ -1,6 +1,7 @@
 /* Configs of every family in both spellings of transformers, absent keys, bad values. */
 #include "tests/check.h"
 
+#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,39 +13,6 @@
 #include "convert/checkpoint.h"
 #include "convert/native.h"
 #include "tests/specs.h"
-
-static const char llama[] =
-    "{\"model_type\":\"llama\",\"vocab_size\":96,\"hidden_size\":32,\"intermediate_size\":48,"
-    "\"num_hidden_layers\":3,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"eos_token_id\":"
-    "2,\"hidden_act\":\"silu\",\"max_position_embeddings\":256,\"rms_norm_eps\":1e-5,"
-    "\"tie_word_embeddings\":true,\"rope_theta\":5e5}";
-
-/* The base config with another family, then one key changed; caller frees. */
-static char *config_with(const char *family, const char *key, const char *value)
-{
-    char type[64];
-    char *base, *made;
-
-    snprintf(type, sizeof type, "\"%s\"", family);
-    base = tg_json_with(llama, "model_type", type);
-    made = key ? tg_json_with(base, key, value) : tg_strdup(base);
-    tg_free(base);
-    assert_non_null(made);
-    return made;
-}
-
-static int parse(const char *text, struct tg_model_spec *spec, struct tg_err *err)
-{
-    return tg_config_parse(text, strlen(text), "dir/config.json", spec, err);
-}
-
-static void must_parse(const char *text, struct tg_model_spec *spec)
-{
-    struct tg_err err = {0};
-
-    if (parse(text, spec, &err) != TG_OK)
-        fail_msg("%s: %s", text, err.msg);
-}
 
 static const struct bad {
     const char *family, *key, *value; /* value NULL: the key is removed */
@@ -222,10 +190,10 @@ static void test_bad_configs(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof bad_configs / sizeof *bad_configs; i++) {
         const struct bad *b = &bad_configs[i];
-        char *text = config_with(b->family, b->key, b->value);
+        char *text = tg_config_with(b->family, b->key, b->value);
         struct tg_model_spec spec;
         struct tg_err err = {0};
-        const int rc = parse(text, &spec, &err);
+        const int rc = tg_parse_config(text, &spec, &err);
         if (rc != b->code || !strstr(err.msg, b->fragment) ||
             strncmp(err.msg, "dir/config.json: ", 17) != 0)
             fail_msg("%s\ngave %d: %s\nwanted %d: ...%s...", text, rc, err.msg, b->code,
@@ -243,20 +211,20 @@ static void test_not_an_object(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         err = (struct tg_err){0};
-        assert_int_equal(parse(texts[i], &spec, &err), TG_ERR_VALUE);
+        assert_int_equal(tg_parse_config(texts[i], &spec, &err), TG_ERR_VALUE);
         assert_non_null(strstr(err.msg, "must be a JSON object"));
     }
-    assert_int_equal(parse("{", &spec, &err), TG_ERR_FORMAT);
+    assert_int_equal(tg_parse_config("{", &spec, &err), TG_ERR_FORMAT);
 }
 
 static void check_windows(const char *family, const char *key, const char *value, const char *key2,
                           const char *value2, size_t w0, size_t w1, size_t w2)
 {
-    char *one = config_with(family, key, value), *text = tg_json_with(one, key2, value2);
+    char *one = tg_config_with(family, key, value), *text = tg_json_with(one, key2, value2);
     const size_t want[] = {w0, w1, w2};
     struct tg_model_spec spec;
 
-    must_parse(text, &spec);
+    tg_must_parse(text, &spec);
     for (size_t i = 0; i < 3; i++) {
         if (spec.layers[i].window != want[i])
             fail_msg("%s: layer %zu has window %zu, not %zu", text, i, spec.layers[i].window,
@@ -288,16 +256,6 @@ static void test_windows(void **state)
     }
 }
 
-static struct tg_model_spec spec_with(const char *family, const char *key, const char *value)
-{
-    char *text = config_with(family, key, value);
-    struct tg_model_spec spec;
-
-    must_parse(text, &spec);
-    tg_free(text);
-    return spec;
-}
-
 static void test_defaults(void **state)
 {
     static const struct {
@@ -316,7 +274,7 @@ static void test_defaults(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        struct tg_model_spec spec = spec_with(rows[i].family, rows[i].key, rows[i].value);
+        struct tg_model_spec spec = tg_spec_with(rows[i].family, rows[i].key, rows[i].value);
         assert_int_equal(spec.layers[0].kv_heads, rows[i].kv_heads);
         assert_int_equal(spec.layers[0].head_dim, rows[i].head_dim);
         assert_int_equal(spec.layers[0].rotary_dim, rows[i].head_dim);
@@ -326,10 +284,10 @@ static void test_defaults(void **state)
     /* kv heads of Mistral are 8 and of Qwen 32 when nothing is said: not divisors of 4 */
     for (int q = 0; q < 3; q++) {
         static const char *const families[] = {"mistral", "qwen2", "qwen3"};
-        char *text = config_with(families[q], "num_key_value_heads", NULL);
+        char *text = tg_config_with(families[q], "num_key_value_heads", NULL);
         struct tg_model_spec spec;
         struct tg_err err = {0};
-        assert_int_equal(parse(text, &spec, &err), TG_ERR_VALUE);
+        assert_int_equal(tg_parse_config(text, &spec, &err), TG_ERR_VALUE);
         assert_non_null(strstr(err.msg, q ? "32 does not divide" : "8 does not divide"));
         tg_free(text);
     }
@@ -353,7 +311,7 @@ static void test_biases_and_norms(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        struct tg_model_spec spec = spec_with(rows[i].family, rows[i].key, "true");
+        struct tg_model_spec spec = tg_spec_with(rows[i].family, rows[i].key, "true");
         const struct tg_layer_spec *l = &spec.layers[1];
         assert_int_equal(l->qkv_bias, rows[i].qkv);
         assert_int_equal(l->o_bias, rows[i].o);
@@ -382,7 +340,7 @@ static void test_special_tokens(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        struct tg_model_spec spec = spec_with(rows[i].family, rows[i].key, rows[i].value);
+        struct tg_model_spec spec = tg_spec_with(rows[i].family, rows[i].key, rows[i].value);
         assert_int_equal(spec.bos_id, rows[i].bos);
         assert_int_equal(spec.eos_count, rows[i].eos_count);
         for (size_t e = 0; e < rows[i].eos_count; e++)
@@ -393,18 +351,50 @@ static void test_special_tokens(void **state)
 
 static void test_nested_text_config(void **state)
 {
-    struct tg_model_spec plain = spec_with("mistral", "x", NULL), nested;
-    char *inner = config_with("mistral", NULL, NULL);
+    struct tg_model_spec plain = tg_spec_with("mistral", "x", NULL), nested;
+    char *inner = tg_config_with("mistral", NULL, NULL);
     char *text =
         tg_json_with("{\"model_type\":\"mistral3\",\"vocab_size\":5}", "text_config", inner);
 
     (void)state;
-    must_parse(text, &nested);
+    tg_must_parse(text, &nested);
     assert_null(tg_spec_difference(&plain, &nested));
     tg_spec_release(&plain);
     tg_spec_release(&nested);
     tg_free(inner);
     tg_free(text);
+}
+
+/* A rope object of version 5 without what version 4 wrote beside it */
+static void write_rope_as_4(struct tg_json_out *j, struct tg_json rope)
+{
+    if (!strcmp(tg_json_string(tg_json_key(rope, "rope_type")), "default")) {
+        tg_jout_null(j, "rope_scaling");
+        return;
+    }
+    tg_jout_object(j, "rope_scaling");
+    for (struct tg_json c = tg_json_first(rope); c.node; c = tg_json_next(c)) {
+        const char *name = tg_json_name(c);
+        if (strcmp(name, "rope_theta") != 0 && strcmp(name, "partial_rotary_factor") != 0)
+            tg_jout_copy(j, !strcmp(name, "rope_type") ? "type" : name, c);
+    }
+    tg_jout_end_object(j);
+}
+
+/* Keys that version 4 had under other names, or not at all (NULL) */
+static const char *name_in_4(const char *name)
+{
+    static const char *const pairs[][2] = {
+        {"dtype", "torch_dtype"},
+        {"rope_parameters", NULL},
+        {"layer_types", NULL},
+        {"partial_rotary_factor", NULL},
+        {"num_local_experts", "num_experts"},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        if (!strcmp(name, pairs[i][0]))
+            return pairs[i][1];
+    return name;
 }
 
 /* The config of a fixture (transformers 5) as version 4 wrote it. */
@@ -413,32 +403,36 @@ static char *spelt_as_4(const char *text)
     struct tg_json_doc *doc;
     struct tg_json_out j;
     struct tg_strbuf to;
-    struct tg_json root, rope;
+    struct tg_json root, rope, local, share;
+    bool mixtral, neox;
 
     assert_int_equal(tg_json_parse(&doc, text, strlen(text), "5", 0, NULL), TG_OK);
     root = tg_json_root(doc);
     rope = tg_json_key(root, "rope_parameters");
-    assert_true(tg_json_is_object(rope));
+    local = tg_json_key(rope, "sliding_attention");
+    if (tg_json_has(local))
+        rope = tg_json_key(rope, "full_attention");
+    share = tg_json_key(rope, "partial_rotary_factor");
+    neox = !strcmp(tg_json_string(tg_json_key(root, "model_type")), "gpt_neox");
+    mixtral = tg_json_has(tg_json_key(root, "router_jitter_noise")) ||
+              !strcmp(tg_json_string(tg_json_key(root, "model_type")), "gpt_oss");
     tg_strbuf_init(&to, 1 << 20);
     tg_jout_init(&j, &to, 1);
     tg_jout_object(&j, NULL);
     for (struct tg_json c = tg_json_first(root); c.node; c = tg_json_next(c)) {
-        const char *name = tg_json_name(c);
-        if (!strcmp(name, "dtype"))
-            tg_jout_copy(&j, "torch_dtype", c);
-        else if (strcmp(name, "rope_parameters") != 0 && strcmp(name, "layer_types") != 0)
+        const char *name = mixtral && !strcmp(tg_json_name(c), "num_local_experts")
+                               ? tg_json_name(c)
+                               : name_in_4(tg_json_name(c));
+        if (name)
             tg_jout_copy(&j, name, c);
     }
-    tg_jout_copy(&j, "rope_theta", tg_json_key(rope, "rope_theta"));
-    if (!strcmp(tg_json_string(tg_json_key(rope, "rope_type")), "default"))
-        tg_jout_null(&j, "rope_scaling");
-    else {
-        tg_jout_object(&j, "rope_scaling");
-        for (struct tg_json c = tg_json_first(rope); c.node; c = tg_json_next(c))
-            if (strcmp(tg_json_name(c), "rope_theta") != 0)
-                tg_jout_copy(&j, !strcmp(tg_json_name(c), "rope_type") ? "type" : tg_json_name(c),
-                             c);
-        tg_jout_end_object(&j);
+    if (tg_json_has(rope)) {
+        tg_jout_copy(&j, neox ? "rotary_emb_base" : "rope_theta", tg_json_key(rope, "rope_theta"));
+        if (tg_json_has(local))
+            tg_jout_copy(&j, "rope_local_base_freq", tg_json_key(local, "rope_theta"));
+        if (tg_json_has(share))
+            tg_jout_copy(&j, neox ? "rotary_pct" : "partial_rotary_factor", share);
+        write_rope_as_4(&j, rope);
     }
     tg_jout_end_object(&j);
     tg_json_free(doc);
@@ -500,32 +494,57 @@ static void test_fixtures(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof fixtures / sizeof *fixtures; i++) {
-        struct tg_model_spec five, four;
+        struct tg_model_spec spec;
         struct tg_err err = {0};
-        char path[256], *text, *older;
-        size_t len;
+        char path[256];
 
         snprintf(path, sizeof path, "tests/data/families/%s", fixtures[i].name);
-        if (tg_config_read(path, &five, &err))
+        if (tg_config_read(path, &spec, &err))
             fail_msg("%s", err.msg);
-        check_fixture(&fixtures[i], &five);
-        snprintf(path, sizeof path, "tests/data/families/%s/config.json", fixtures[i].name);
-        assert_int_equal(tg_file_read(path, 1 << 20, &text, &len, &err), TG_OK);
+        check_fixture(&fixtures[i], &spec);
+        tg_spec_release(&spec);
+    }
+}
+
+/* Every fixture: the older spelling means the same, and a native config carries all of it. */
+static void test_spellings(void **state)
+{
+    DIR *d = opendir("tests/data/families");
+    size_t found = 0;
+
+    (void)state;
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));) {
+        struct tg_model_spec five, four;
+        struct tg_err err = {0};
+        char path[512], *text, *older;
+        size_t len;
+
+        if (e->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof path, "tests/data/families/%s/config.json", e->d_name);
+        if (tg_file_read(path, 1 << 20, &text, &len, &err))
+            fail_msg("%s", err.msg);
+        tg_must_parse(text, &five);
         older = spelt_as_4(text);
-        must_parse(older, &four);
+        tg_must_parse(older, &four);
         if (tg_spec_difference(&five, &four))
-            fail_msg("%s: %s differs in the older spelling", path,
-                     tg_spec_difference(&five, &four));
+            fail_msg("%s: %s differs in the older spelling: %s", path,
+                     tg_spec_difference(&five, &four), older);
+        tg_check_native(&five, path);
         tg_spec_release(&five);
         tg_spec_release(&four);
         tg_free(text);
         tg_free(older);
+        found++;
     }
+    closedir(d);
+    assert_true(found >= 37);
 }
 
 static void test_out_of_memory(void **state)
 {
-    char *text = config_with("qwen3", "use_sliding_window", "true");
+    char *text = tg_config_with("qwen3", "use_sliding_window", "true");
     struct tg_model_spec spec;
     struct tg_err err = {0};
     long n = 0;
@@ -534,7 +553,7 @@ static void test_out_of_memory(void **state)
     (void)state;
     do {
         tg_mem_fail_after(++n);
-        rc = parse(text, &spec, &err);
+        rc = tg_parse_config(text, &spec, &err);
         tg_mem_fail_after(0);
         assert_true(rc == TG_OK || rc == TG_ERR_NOMEM);
     } while (rc != TG_OK);
@@ -554,6 +573,7 @@ int main(void)
         cmocka_unit_test(test_special_tokens),
         cmocka_unit_test(test_nested_text_config),
         cmocka_unit_test(test_fixtures),
+        cmocka_unit_test(test_spellings),
         cmocka_unit_test(test_out_of_memory),
     };
     return tg_run_tests("family configs", tests, sizeof tests / sizeof *tests);

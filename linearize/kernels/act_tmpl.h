@@ -210,13 +210,14 @@ static void softcap_fwd(float cap, float *x, size_t n)
         x[i] = cap * tanh_one(x[i] * inverse);
 }
 
+/* 1 - tanh^2 = 4 e / (1 + e)^2 */
 static void softcap_bwd(float cap, const float *x, float *dy, size_t n)
 {
     float inverse = 1 / cap;
 #pragma omp simd
     for (size_t i = 0; i < n; i++) {
-        float t = tanh_one(x[i] * inverse);
-        dy[i] *= 1 - t * t;
+        float e = exp_one(-2 * fabsf(x[i] * inverse)), half = 1 / (1 + e);
+        dy[i] *= 4 * e * half * half;
     }
 }
 
