@@ -215,7 +215,8 @@ static double *lightning(const struct tg_ref *r, struct pool *p, const double *x
 static void mamba2_gate(const struct tg_ref *r, const double *z, double *o)
 {
     const struct tg_recurrent_spec *s = &r->mixer->spec->recurrent;
-    size_t groups = s->norm ? s->norm_groups : 0, n = groups ? s->inner / groups : 0;
+    size_t most = s->norm_groups ? s->norm_groups : 1;
+    size_t groups = s->norm ? most : 0, n = groups ? s->inner / groups : 0;
     const double *w = param(r, "norm.weight");
     bool last = s->norm && s->norm_before_gate;
     for (size_t c = 0; !last && c < s->inner; c++)
@@ -239,7 +240,8 @@ static double *mamba2(const struct tg_ref *r, struct pool *p, const double *x, s
                                    : c < 2 * I + G * N ? 2
                                    : c < I + xbc       ? 3
                                                        : 4;
-        pre[i] = s->scales[part] * (s->in_scale * pre[i] + (bias ? bias[c] : 0));
+        pre[i] =
+            tg_factor(s->scales[part]) * (tg_factor(s->in_scale) * pre[i] + (bias ? bias[c] : 0));
     }
     double *mix = conv(r, p, pre, T, all, I, xbc, true);
     double *S = take(p, H * N * V), *o = take(p, T * I), *v = take(p, V);
@@ -247,6 +249,8 @@ static double *mamba2(const struct tg_ref *r, struct pool *p, const double *x, s
         for (size_t h = 0; h < H; h++) {
             double *row = mix + t * xbc, *to = o + t * I + h * V;
             double dt = softplus(pre[t * all + I + xbc + h] + param(r, "dt_bias")[h]);
+            dt = fmax(dt, s->dt_min);
+            dt = s->dt_max > 0 ? fmin(dt, s->dt_max) : dt;
             double decay = exp(-exp(param(r, "A_log")[h]) * dt);
             const double *B = row + I + h / (H / G) * N;
             for (size_t c = 0; c < V; c++)
@@ -259,7 +263,7 @@ static double *mamba2(const struct tg_ref *r, struct pool *p, const double *x, s
     }
     double *y = linear(r, p, "out.weight", "out.bias", o, T, D, I);
     for (size_t i = 0; i < T * D; i++)
-        y[i] *= s->out_scale;
+        y[i] *= tg_factor(s->out_scale);
     return y;
 }
 
@@ -367,21 +371,32 @@ static void attention(const struct tg_ref *r, const struct tg_batch *b, const do
     tg_ref_forward(&inner, b, x, y);
 }
 
+bool tg_recurrent_ref_beside(const struct tg_mixer *m)
+{
+    return row_of(m)->attention;
+}
+
+void tg_recurrent_ref_own(const struct tg_ref *r, size_t T, const double *x, double *y)
+{
+    struct pool p = {{NULL}, 0};
+    memcpy(y, row_of(r->mixer)->run(r, &p, x, T), T * r->mixer->width * sizeof *y);
+    give_back(&p);
+}
+
 void tg_recurrent_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const double *x,
                               double *y)
 {
-    const struct row *row = row_of(r->mixer);
-    size_t D = r->mixer->width;
-    struct pool p = {{NULL}, 0};
-    double beside = row->attention ? r->mixer->spec->recurrent.beside_scale : 0;
-    memset(y, 0, tg_batch_rows(b) * D * sizeof *y);
-    if (row->attention)
-        attention(r, b, x, y);
-    for (size_t i = 0; i < b->count; i++) {
-        size_t at = b->begin[i] * D, n = (b->begin[i + 1] - b->begin[i]) * D;
-        const double *own = row->run(r, &p, x + at, n / D);
-        for (size_t c = 0; c < n; c++)
-            y[at + c] = beside * y[at + c] + own[c];
-        give_back(&p);
-    }
+    size_t D = r->mixer->width, n = tg_batch_rows(b) * D;
+    bool attends = tg_recurrent_ref_beside(r->mixer);
+    double beside = r->mixer->spec->recurrent.beside_scale;
+    double *other = tg_alloc_array(n + 1, sizeof *other);
+    assert_non_null(other);
+    if (attends)
+        attention(r, b, x, other);
+    for (size_t i = 0; i < b->count; i++)
+        tg_recurrent_ref_own(r, b->begin[i + 1] - b->begin[i], x + b->begin[i] * D,
+                             y + b->begin[i] * D);
+    for (size_t i = 0; attends && i < n; i++)
+        y[i] += beside * other[i];
+    tg_free(other);
 }

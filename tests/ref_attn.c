@@ -1,8 +1,10 @@
 /* Attention of the double reference. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/recurrent_ref.h"
 #include "tests/ref_net.h"
 
 static double frequency(const struct tg_rope *rope, size_t i, size_t n)
@@ -76,7 +78,7 @@ static void attend(const struct tg_layer_spec *l, const double *q, const double 
     free(s);
 }
 
-void tg_ref_attention(const struct tg_ref_net *r, int layer, const double *x, double *y, size_t T)
+static void softmax(const struct tg_ref_net *r, int layer, const double *x, double *y, size_t T)
 {
     const struct tg_layer_spec *l = &r->spec->layers[layer];
     size_t D = r->spec->width, K = l->head_dim, Q = l->heads * K, G = l->kv_heads * K;
@@ -101,4 +103,33 @@ void tg_ref_attention(const struct tg_ref_net *r, int layer, const double *x, do
                       tg_ref_weight(r, layer, "mixer.o.bias"), o, y + t * D, D, Q);
     }
     free(o), free(q), free(k), free(v), free(turn);
+}
+
+/* A recurrent layer through the reference of the mixers, softmax beside it if there is one */
+static void recurrent(const struct tg_ref_net *r, int layer, const double *x, double *y, size_t T)
+{
+    const struct tg_layer_spec *l = &r->spec->layers[layer];
+    struct tg_mixer m = {.spec = l, .width = r->spec->width};
+    struct tg_ref own = {.mixer = &m};
+    double beside = tg_factor(l->recurrent.beside_scale);
+    double *other = tg_ref_zeros(T * r->spec->width);
+    for (size_t i = 0; i < l->mixer->param_count; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "mixer.%s", l->mixer->params[i].name);
+        own.param[i] = tg_ref_weight(r, layer, name);
+    }
+    if (tg_recurrent_ref_beside(&m))
+        softmax(r, layer, x, other, T);
+    tg_recurrent_ref_own(&own, T, x, y);
+    for (size_t i = 0; i < T * r->spec->width; i++)
+        y[i] += beside * other[i];
+    free(other);
+}
+
+void tg_ref_attention(const struct tg_ref_net *r, int layer, const double *x, double *y, size_t T)
+{
+    if (r->spec->layers[layer].mixer->flags & TG_MIXER_RECURRENT)
+        recurrent(r, layer, x, y, T);
+    else
+        softmax(r, layer, x, y, T);
 }
