@@ -53,7 +53,7 @@ static void measure(struct align *a, const struct tg_stage_io *io, const struct 
         if (!io->changed[l])
             continue;
         struct tg_mixer mixer;
-        tg_model_mixer(io->student, l, io->student->data, &mixer);
+        tg_model_mixer(io->student, l, io->student->data, NULL, &mixer);
         const struct tg_mixer_ops *ops = tg_mixer_find(mixer.spec->mixer);
         size_t saved = ops->saved_floats(&mixer, b);
         a->saved_floats = saved > a->saved_floats ? saved : a->saved_floats;
@@ -133,8 +133,8 @@ static void align_layer(void *ud, size_t l, const float *x, const float *want)
     const struct tg_model *m = io->student;
     struct tg_mixer mixer, at;
     struct tg_mixer_grads grads = {{0}};
-    tg_model_mixer(m, l, m->data, &mixer);
-    tg_model_mixer(m, l, io->grads, &at);
+    tg_model_mixer(m, l, m->data, tg_run_ropes(a->run), &mixer);
+    tg_model_mixer(m, l, io->grads, NULL, &at);
     for (size_t i = 0; i < m->params.count; i++) {
         const struct tg_param *p = &m->params.items[i];
         if (!io->wanted[i] || p->layer != (int)l || !p->is_mixer)

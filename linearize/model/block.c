@@ -158,7 +158,7 @@ void tg_layer_forward(const struct tg_model *m, struct tg_run *r, size_t layer,
     const struct tg_saved_layer *s = keep ? &r->saved[layer] : NULL;
     struct tg_block_space space = {r->x, r->y, r->p, r->q, r->work};
     struct tg_mixer mixer;
-    tg_model_mixer(m, layer, m->data, &mixer);
+    tg_model_mixer(m, layer, m->data, &r->ropes, &mixer);
     if (keep)
         tg_rows_copy(&m->ctx, h, s->h_in, rows, m->spec.width);
     const float *x = tg_block_enter(m, layer, h, rows, r->x);
@@ -271,7 +271,7 @@ static void mixer_backward(const struct back *k, const struct tg_batch *b, float
     struct tg_mixer_grads to;
     const float *dy = branch_gradient(k, k->kind->norm_mixer_out, k->at->norm_mixer_out,
                                       k->s->mixer_out, (float)tg_factor(k->l->mixer_scale), 1);
-    tg_model_mixer(k->m, k->layer, k->m->data, &mixer);
+    tg_model_mixer(k->m, k->layer, k->m->data, &k->r->ropes, &mixer);
     for (size_t i = 0; i < TG_MIXER_MAX_PARAMS; i++)
         to.param[i] = gradient(k, k->at->mixer[i]);
     const float *x = branch_input(k->m, k->kind->norm_in, k->at->norm_in, k->s->h_in, k->r->x,

@@ -16,6 +16,7 @@ struct tg_cache {
     float **at;        /* scratch: states of one layer [sequences] */
     float *block;      /* scratch of a step */
     size_t block_floats;
+    struct tg_ropes ropes; /* of those that depend on the text's length: for `capacity` tokens */
 };
 
 struct scratch {
@@ -55,7 +56,7 @@ static int measure(struct tg_cache *c, const struct tg_model *m, struct tg_err *
     bool fits = true;
     for (size_t l = 0; l < c->layers; l++) {
         struct tg_mixer mixer;
-        tg_model_mixer(m, l, m->data, &mixer);
+        tg_model_mixer(m, l, m->data, &c->ropes, &mixer);
         size_t floats = tg_model_mixer_ops(m, l)->state_floats(&mixer, c->capacity);
         fits = fits && tg_add_size(&c->offset[l + 1], c->offset[l], (floats + 15) & ~(size_t)15);
     }
@@ -90,6 +91,8 @@ int tg_cache_create(struct tg_cache **out, const struct tg_model *m, size_t sequ
     int status = c->length && c->offset && c->at
                      ? measure(c, m, err)
                      : tg_fail(err, TG_ERR_NOMEM, "no memory for a cache");
+    if (!status)
+        status = tg_ropes_fit(&c->ropes, &m->spec, true, capacity, err);
     if (status) {
         tg_cache_free(c);
         return status;
@@ -107,6 +110,7 @@ void tg_cache_free(struct tg_cache *c)
     tg_free(c->at);
     tg_free(c->states);
     tg_free(c->block);
+    tg_ropes_release(&c->ropes);
     tg_free(c);
 }
 
@@ -192,7 +196,7 @@ static int scratch_for(struct tg_cache *c, const struct tg_model *m, const struc
     size_t work = tg_block_work_floats(m, tg_batch_rows(b), false);
     for (size_t l = 0; l < c->layers; l++) {
         struct tg_mixer mixer;
-        tg_model_mixer(m, l, m->data, &mixer);
+        tg_model_mixer(m, l, m->data, &c->ropes, &mixer);
         size_t need =
             tg_model_mixer_ops(m, l)->step_work_floats(&mixer, b, c->capacity, m->ctx.threads);
         work = need > work ? need : work;
@@ -241,7 +245,7 @@ static void step_layer(const struct tg_model *m, struct tg_cache *c, size_t l,
     size_t rows = tg_batch_rows(b);
     struct tg_block_space space = {s->x, s->y, s->a, s->b, s->work};
     struct tg_mixer mixer;
-    tg_model_mixer(m, l, m->data, &mixer);
+    tg_model_mixer(m, l, m->data, &c->ropes, &mixer);
     for (size_t i = 0; i < c->sequences; i++)
         c->at[i] = c->states + i * sequence_floats(c) + c->offset[l];
     const float *x = tg_block_enter(m, l, h, rows, s->x);

@@ -99,60 +99,12 @@ static int build_index(struct tg_model *m, struct tg_err *err)
     return status;
 }
 
-/* The rotary size that all rotary layers share: there is one table. 0: no layer turns. */
-static int rotary_size(const struct tg_model_spec *spec, size_t *n, struct tg_err *err)
-{
-    *n = 0;
-    for (size_t l = 0; l < spec->layer_count; l++) {
-        size_t here = spec->layers[l].rotary_dim;
-        if (here && *n && here != *n)
-            return tg_fail(err, TG_ERR_UNSUPPORTED,
-                           "layer %zu: rotary size %zu differs from the %zu of earlier layers", l,
-                           here, *n);
-        if (here)
-            *n = here;
-    }
-    return TG_OK;
-}
-
-/* New tables for `want` positions, of which the old ones are copied */
-static int grow_tables(struct tg_model *m, size_t n, size_t want, struct tg_err *err)
-{
-    size_t cells, have = m->rope_positions * (n / 2);
-    float *cosines = NULL, *sines = NULL, *inv_freq = NULL;
-    if (tg_mul_size(&cells, want, n / 2)) {
-        cosines = tg_alloc_floats(cells);
-        sines = tg_alloc_floats(cells);
-        inv_freq = tg_alloc_floats(n / 2);
-    }
-    if (!cosines || !sines || !inv_freq) {
-        tg_free(cosines);
-        tg_free(sines);
-        tg_free(inv_freq);
-        return tg_fail(err, TG_ERR_NOMEM, "no memory for rotary tables of %zu positions", want);
-    }
-    if (have) {
-        memcpy(cosines, m->rope_cos, have * sizeof *cosines);
-        memcpy(sines, m->rope_sin, have * sizeof *sines);
-    }
-    tg_rope_frequencies(&m->spec.ropes[0], n, inv_freq);
-    tg_rope_table(inv_freq, n, m->rope_positions, want, cosines, sines);
-    tg_free(inv_freq);
-    tg_free((float *)m->rope_cos);
-    tg_free((float *)m->rope_sin);
-    m->rope_cos = cosines;
-    m->rope_sin = sines;
-    return TG_OK;
-}
-
 int tg_model_reserve(struct tg_model *m, size_t positions, struct tg_err *err)
 {
-    size_t n;
-    int status = rotary_size(&m->spec, &n, err);
-    if (status || positions <= m->rope_positions)
-        return status;
+    if (positions <= m->rope_positions)
+        return TG_OK;
     size_t want = m->rope_positions * 2 > positions ? m->rope_positions * 2 : positions;
-    status = n ? grow_tables(m, n, want, err) : TG_OK;
+    int status = tg_ropes_fit(&m->ropes, &m->spec, false, want, err);
     if (!status)
         m->rope_positions = want;
     return status;
@@ -228,8 +180,7 @@ void tg_model_free(struct tg_model *m)
     if (m->index)
         tg_free(m->index->layers);
     tg_free(m->index);
-    tg_free((float *)m->rope_cos);
-    tg_free((float *)m->rope_sin);
+    tg_ropes_release(&m->ropes);
     tg_free(m->data);
     tg_params_release(&m->params);
     tg_spec_release(&m->spec);
@@ -242,15 +193,19 @@ float *tg_model_param(const struct tg_model *m, const char *name)
     return p ? m->data + p->offset : NULL;
 }
 
-void tg_model_mixer(const struct tg_model *m, size_t l, const float *data, struct tg_mixer *out)
+void tg_model_mixer(const struct tg_model *m, size_t l, const float *data,
+                    const struct tg_ropes *ropes, struct tg_mixer *out)
 {
     const struct tg_layer_spec *spec = &m->spec.layers[l];
-    *out = (struct tg_mixer){
-        .spec = spec, .width = m->spec.width, .norm_eps = (float)m->spec.norm.eps};
-    if (spec->rotary_dim) {
-        out->rope_cos = m->rope_cos;
-        out->rope_sin = m->rope_sin;
-    }
+    const struct tg_rope_table *t = ropes ? tg_ropes_find(ropes, spec) : NULL;
+    if (!t)
+        t = tg_ropes_find(&m->ropes, spec);
+    *out = (struct tg_mixer){.spec = spec,
+                             .width = m->spec.width,
+                             .norm = &m->spec.norm,
+                             .norm_eps = (float)m->spec.norm.eps,
+                             .rope_cos = t ? t->cosine : NULL,
+                             .rope_sin = t ? t->sine : NULL};
     for (size_t i = 0; i < TG_MIXER_MAX_PARAMS; i++) {
         size_t at = m->index->layers[l].mixer[i];
         out->param[i] = at == TG_NO_PARAM ? NULL : data + m->params.items[at].offset;

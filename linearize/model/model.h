@@ -12,12 +12,14 @@
 #include "convert/checkpoint.h"
 #include "convert/params.h"
 #include "linearize/mixers/mixer.h"
+#include "linearize/model/ropes.h"
 
 struct tg_model {
-    struct tg_model_spec spec;        /* owned copy */
-    struct tg_param_list params;      /* owned */
-    float *data;                      /* parameters, params.floats; owned */
-    const float *rope_cos, *rope_sin; /* tables, owned; grown by tg_model_reserve */
+    struct tg_model_spec spec;   /* owned copy */
+    struct tg_param_list params; /* owned */
+    float *data;                 /* parameters, params.floats; owned */
+    struct tg_ropes
+        ropes; /* of texts as long as the ropes were made for; grown by tg_model_reserve */
     size_t rope_positions;
     struct tg_ctx ctx;
     struct tg_model_index *index; /* private: where each layer's parameters are; owned */
@@ -36,9 +38,11 @@ void tg_model_free(struct tg_model *m);
 int tg_model_reserve(struct tg_model *m, size_t positions, struct tg_err *err);
 /* NULL if the model has none of that name */
 float *tg_model_param(const struct tg_model *m, const char *name);
-/* The mixer of layer l over parameter block `data` (m->data, or another block of the same layout)
- */
-void tg_model_mixer(const struct tg_model *m, size_t l, const float *data, struct tg_mixer *out);
+/* The mixer of layer l over parameter block `data` (m->data, or another block of the same layout).
+ * `ropes`: tables for the length of the texts that are run (tg_run_ropes; a cache has its own), for
+ * models whose rotary frequencies depend on it; NULL: as for the shortest. */
+void tg_model_mixer(const struct tg_model *m, size_t l, const float *data,
+                    const struct tg_ropes *ropes, struct tg_mixer *out);
 
 /* A run's memory: activations kept for backward and scratch, sized for a batch; reusable for any
  * batch whose sequences are no larger in number, rows and shape cost (tg_run_fit grows it when
@@ -46,6 +50,7 @@ void tg_model_mixer(const struct tg_model *m, size_t l, const float *data, struc
 struct tg_run;
 int tg_run_create(struct tg_run **r, struct tg_err *err);
 void tg_run_free(struct tg_run *r);
+const struct tg_ropes *tg_run_ropes(const struct tg_run *r);
 int tg_run_fit(struct tg_run *r, const struct tg_model *m, const struct tg_batch *b, bool backward,
                struct tg_err *err);
 

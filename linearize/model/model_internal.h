@@ -71,11 +71,4 @@ const float *tg_block_enter(const struct tg_model *m, size_t layer, const float 
 void tg_block_leave(const struct tg_model *m, size_t layer, float *h, size_t rows, const float *x,
                     const struct tg_block_space *space, const struct tg_saved_layer *keep);
 
-/* Rotary tables [positions, n/2], rows [from, to) of them, equal to transformers' float32 values to
- * the last place or two: the inverse frequencies and the angles are rounded to float32 as there,
- * cosine and sine are then taken in double. n is the rotary size. */
-void tg_rope_frequencies(const struct tg_rope *rope, size_t n, float *inv_freq);
-void tg_rope_table(const float *inv_freq, size_t n, size_t from, size_t to, float *cosines,
-                   float *sines);
-
 #endif

@@ -17,6 +17,7 @@ void tg_run_free(struct tg_run *r)
         return;
     tg_free(r->block);
     tg_free(r->saved);
+    tg_ropes_release(&r->ropes);
     tg_free(r);
 }
 
@@ -26,7 +27,7 @@ static size_t work_floats(const struct tg_model *m, const struct tg_batch *b, bo
     for (size_t l = 0; l < m->spec.layer_count; l++) {
         const struct tg_mixer_ops *ops = tg_model_mixer_ops(m, l);
         struct tg_mixer mixer;
-        tg_model_mixer(m, l, m->data, &mixer);
+        tg_model_mixer(m, l, m->data, NULL, &mixer);
         for (int way = 0; way <= (int)backward; way++) {
             size_t need = ops->work_floats(&mixer, b, m->ctx.threads, way);
             most = need > most ? need : most;
@@ -51,7 +52,7 @@ static void lay_out_saved(struct tg_saved_layer *s, const struct tg_model *m, si
     const struct tg_residual_info *kind = tg_residual_info(l->residual);
     size_t rows = tg_batch_rows(b), cells = rows * m->spec.width;
     struct tg_mixer mixer;
-    tg_model_mixer(m, layer, m->data, &mixer);
+    tg_model_mixer(m, layer, m->data, NULL, &mixer);
     *s = (struct tg_saved_layer){0};
     s->h_in = tg_carve(c, cells);
     if (!kind->parallel)
@@ -94,12 +95,19 @@ static size_t lay_out(struct tg_run *r, const struct tg_model *m, const struct t
     return c.used;
 }
 
+const struct tg_ropes *tg_run_ropes(const struct tg_run *r)
+{
+    return &r->ropes;
+}
+
 int tg_run_fit(struct tg_run *r, const struct tg_model *m, const struct tg_batch *b, bool backward,
                struct tg_err *err)
 {
-    size_t layers = backward ? m->spec.layer_count : 0;
+    size_t layers = backward ? m->spec.layer_count : 0, longest = 0;
+    int status;
     for (size_t i = 0; i < b->count; i++) {
-        int status = tg_model_check_length(m, i, b->begin[i + 1] - b->begin[i], err);
+        longest = b->begin[i + 1] - b->begin[i] > longest ? b->begin[i + 1] - b->begin[i] : longest;
+        status = tg_model_check_length(m, i, b->begin[i + 1] - b->begin[i], err);
         if (status)
             return status;
         if (b->begin[i + 1] - b->begin[i] > m->rope_positions)
@@ -107,6 +115,8 @@ int tg_run_fit(struct tg_run *r, const struct tg_model *m, const struct tg_batch
                            "sequence %zu has %zu tokens, rotary tables were reserved for %zu", i,
                            b->begin[i + 1] - b->begin[i], m->rope_positions);
     }
+    if ((status = tg_ropes_fit(&r->ropes, &m->spec, true, longest, err)))
+        return status;
     if (!tg_grow(&r->saved, &r->saved_cap, layers, sizeof *r->saved))
         return tg_fail(err, TG_ERR_NOMEM, "no memory for a run of %zu layers", layers);
     r->saved_count = layers;

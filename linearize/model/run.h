@@ -25,6 +25,7 @@ struct tg_run {
     float *token, *dtoken; /* [rows,E] of backward through embed_in */
     float *stats;          /* [rows,2] */
     float *partial, *work;
+    struct tg_ropes ropes; /* of those that depend on the batch's longest sequence */
 };
 
 #endif
