@@ -397,6 +397,15 @@ static const char *name_in_4(const char *name)
     return name;
 }
 
+/* Version 4 wrote what kinds of layers a hybrid has. */
+static bool kept_in_4(struct tg_json c)
+{
+    const char *first = tg_json_string(tg_json_first(c));
+
+    return !strcmp(tg_json_name(c), "layer_types") &&
+           (!strcmp(first, "linear_attention") || !strcmp(first, "conv"));
+}
+
 /* The config of a fixture (transformers 5) as version 4 wrote it. */
 static char *spelt_as_4(const char *text)
 {
@@ -415,14 +424,14 @@ static char *spelt_as_4(const char *text)
     share = tg_json_key(rope, "partial_rotary_factor");
     neox = !strcmp(tg_json_string(tg_json_key(root, "model_type")), "gpt_neox");
     mixtral = tg_json_has(tg_json_key(root, "router_jitter_noise")) ||
-              !strcmp(tg_json_string(tg_json_key(root, "model_type")), "gpt_oss");
+              !strcmp(tg_json_string(tg_json_key(root, "model_type")), "gpt_oss") ||
+              !strcmp(tg_json_string(tg_json_key(root, "model_type")), "granitemoehybrid");
     tg_strbuf_init(&to, 1 << 20);
     tg_jout_init(&j, &to, 1);
     tg_jout_object(&j, NULL);
     for (struct tg_json c = tg_json_first(root); c.node; c = tg_json_next(c)) {
-        const char *name = mixtral && !strcmp(tg_json_name(c), "num_local_experts")
-                               ? tg_json_name(c)
-                               : name_in_4(tg_json_name(c));
+        const bool kept = mixtral && !strcmp(tg_json_name(c), "num_local_experts");
+        const char *name = kept || kept_in_4(c) ? tg_json_name(c) : name_in_4(tg_json_name(c));
         if (name)
             tg_jout_copy(&j, name, c);
     }

@@ -492,7 +492,10 @@ void tg_native_config(struct tg_strbuf *to, const struct tg_model_spec *spec, en
     tg_jout_int(&j, "vocab_size", (int64_t)spec->vocab);
     tg_jout_int(&j, "hidden_size", (int64_t)spec->width);
     tg_jout_int(&j, "num_hidden_layers", (int64_t)spec->layer_count);
-    tg_jout_int(&j, "max_position_embeddings", (int64_t)spec->max_positions);
+    if (spec->max_positions)
+        tg_jout_int(&j, "max_position_embeddings", (int64_t)spec->max_positions);
+    else
+        tg_jout_null(&j, "max_position_embeddings");
     tg_jout_num(&j, "rms_norm_eps", spec->norm.eps);
     tg_jout_bool(&j, "tie_word_embeddings", spec->tied_head);
     write_fields(&j, model_fields, MODEL_FIELDS, spec);
