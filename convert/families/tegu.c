@@ -424,13 +424,13 @@ static void write_rope(struct tg_json_out *j, const char *key, const struct tg_r
     tg_jout_object(j, key);
     tg_jout_str(j, "rope_type", tg_rope_kind_name(k));
     tg_jout_num(j, "rope_theta", r->theta);
-    if (k != TG_ROPE_DEFAULT)
+    if (!tg_rope_plain(r))
         tg_jout_num(j, "factor", r->factor);
     if (k == TG_ROPE_LLAMA3) {
         tg_jout_num(j, "low_freq_factor", r->low_freq_factor);
         tg_jout_num(j, "high_freq_factor", r->high_freq_factor);
     }
-    if (k != TG_ROPE_DEFAULT && k != TG_ROPE_LINEAR)
+    if (!tg_rope_plain(r) && k != TG_ROPE_LINEAR)
         tg_jout_num(j, "original_max_position_embeddings", r->original_max_positions);
     if (k == TG_ROPE_YARN || k == TG_ROPE_LONGROPE)
         tg_jout_num(j, "attention_factor", r->attention_factor);
