@@ -7,10 +7,11 @@ void tg_layer_recur(struct tg_layer_spec *l, const char *mixer, const struct tg_
 {
     l->mixer = tg_mixer_schema_find(mixer);
     l->recurrent = *r;
-    l->window = l->rotary_dim = l->sinks = 0;
+    l->heads = l->kv_heads = l->head_dim = l->value_dim = 0;
+    l->window = l->rotary_dim = l->rope = l->sinks = l->q_rank = l->kv_rank = 0;
     l->qkv_bias = l->o_bias = l->qk_norm_bias = l->output_gate = false;
     l->qk_norm = TG_QK_NONE;
-    l->attn_softcap = l->qkv_clip = 0;
+    l->attn_scale = l->attn_softcap = l->qkv_clip = l->latent_eps = 0;
 }
 
 int tg_config_kinds(struct tg_json c, const char *key, const char *const names[4], size_t period,
