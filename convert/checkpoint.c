@@ -12,7 +12,9 @@
 #include "base/strbuf.h"
 #include "convert/config.h"
 #include "convert/family.h"
+#include "convert/gguf_model.h"
 #include "convert/names.h"
+#include "convert/scaled.h"
 #include "convert/tensor_map.h"
 
 const struct tg_family *const tg_families[] = {
@@ -25,6 +27,7 @@ struct tg_checkpoint {
     char *path;
     const struct tg_family *family;
     bool wrapped;
+    struct tg_scaling scaling;
     struct tg_model_spec spec;
     struct tg_param_list params;
     struct tg_tensors *tensors;
@@ -58,6 +61,7 @@ static int refuse_type(struct tg_json c, const char *type, struct tg_err *err)
 struct reading {
     const struct tg_family *family;
     bool wrapped; /* it has a text_config, the text model's part */
+    struct tg_scaling scaling;
     struct tg_model_spec *spec;
 };
 
@@ -72,7 +76,7 @@ static int text_part(struct tg_json root, struct tg_json *c, bool *wrapped, stru
     if (!tg_json_is_object(inner))
         return tg_json_fail(root, "text_config", TG_ERR_VALUE, err, "must be an object");
     *c = inner;
-    return tg_config_unquantised(inner, err);
+    return TG_OK;
 }
 
 static int read_config(struct tg_json root, const char *name, struct reading *r, struct tg_err *err)
@@ -84,7 +88,9 @@ static int read_config(struct tg_json root, const char *name, struct reading *r,
 
     if (!tg_json_is_object(root))
         return tg_fail(err, TG_ERR_VALUE, "%s: a config must be a JSON object", name);
-    if ((rc = tg_config_unquantised(root, err)) || (rc = text_part(root, &c, &r->wrapped, err)) ||
+    if ((rc = tg_scaling_read(root, &r->scaling, err)) ||
+        (rc = text_part(root, &c, &r->wrapped, err)) ||
+        (rc = tg_scaling_read(c, &r->scaling, err)) ||
         (rc = tg_json_get_str(c, "model_type", &type, err)))
         return rc;
     if (!(r->family = family_of(type)))
@@ -143,11 +149,41 @@ static int load_config(const char *path, struct reading *r, struct tg_err *err)
     return rc;
 }
 
+/* A GGUF file: its metadata are the config; *names maps its tensors. */
+static int load_gguf(const char *path, struct tg_tensors **tensors, const struct tg_family **names,
+                     struct tg_model_spec *spec, struct tg_err *err)
+{
+    struct tg_strbuf json;
+    int rc;
+
+    tg_strbuf_init(&json, 1 << 20);
+    if (!(rc = tg_tensors_open(tensors, path, err)) &&
+        !(rc = tg_gguf_config(*tensors, &json, names, err)))
+        rc = tg_config_parse(json.text, json.len, tg_tensors_file(*tensors, 0), spec, err);
+    tg_strbuf_release(&json);
+    return rc;
+}
+
+/* From either; the tensors of a GGUF model are open then. */
+static int load(const char *path, struct reading *r, struct tg_tensors **tensors,
+                struct tg_err *err)
+{
+    bool gguf;
+    const int rc = tg_gguf_is_model(path, &gguf, err);
+
+    if (rc != TG_OK)
+        return rc;
+    return gguf ? load_gguf(path, tensors, &r->family, r->spec, err) : load_config(path, r, err);
+}
+
 int tg_config_read(const char *path, struct tg_model_spec *spec, struct tg_err *err)
 {
     struct reading r = {.spec = spec};
+    struct tg_tensors *tensors = NULL;
+    const int rc = load(path, &r, &tensors, err);
 
-    return load_config(path, &r, err);
+    tg_tensors_close(tensors);
+    return rc;
 }
 
 static int map_tensors(struct tg_checkpoint *c, struct tg_err *err)
@@ -155,14 +191,15 @@ static int map_tensors(struct tg_checkpoint *c, struct tg_err *err)
     for (size_t i = 0; i < tg_tensors_count(c->tensors); i++) {
         const struct tg_tensor *t = tg_tensors_at(c->tensors, i);
         const char *method = tg_name_quantised(t->name);
-        if (method)
-            return tg_fail(err, TG_ERR_UNSUPPORTED,
-                           "%s: tensor '%s' belongs to weights quantised with %s; only unquantised "
-                           "weights are read: use the original checkpoint",
-                           t->file, t->name, method);
+        if (method && !tg_scaling_takes(&c->scaling, t->name))
+            return tg_fail(
+                err, TG_ERR_UNSUPPORTED,
+                "%s: tensor '%s' belongs to weights quantised with %s, which config.json "
+                "does not name or which are not read: use the original checkpoint",
+                t->file, t->name, method);
     }
-    return tg_tensor_map_make(&c->map, c->family, c->wrapped, &c->spec, &c->params, c->tensors,
-                              c->path, err);
+    return tg_tensor_map_make(&c->map, c->family, c->wrapped, &c->scaling, &c->spec, &c->params,
+                              c->tensors, c->path, err);
 }
 
 static int open_parts(struct tg_checkpoint *c, const char *path, struct tg_err *err)
@@ -172,11 +209,12 @@ static int open_parts(struct tg_checkpoint *c, const char *path, struct tg_err *
 
     if (!(c->path = tg_strdup(path)))
         return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
-    rc = load_config(path, &r, err);
+    rc = load(path, &r, &c->tensors, err);
     c->family = r.family;
     c->wrapped = r.wrapped;
+    c->scaling = r.scaling;
     if (rc || (rc = tg_params_of(&c->spec, &c->params, err)) ||
-        (rc = tg_tensors_open(&c->tensors, path, err)))
+        (!c->tensors && (rc = tg_tensors_open(&c->tensors, path, err))))
         return rc;
     return map_tensors(c, err);
 }
@@ -255,23 +293,30 @@ static int read_range(const struct tg_tensor *t, size_t first, size_t count, flo
 }
 
 /* One run of elements is read where it goes; anything else through the whole tensor. */
-static int read_source(const struct tg_source *s, float *dst, struct tg_err *err)
+static int read_source(const struct tg_scaling *scaling, const struct tg_source *s, float *dst,
+                       struct tg_err *err)
 {
     const struct tg_layout *l = &s->layout;
     const struct tg_piece *p = &l->piece[0];
     const struct tg_tensor *t = s->tensor;
+    size_t elements = 1;
     float *whole;
     int rc;
 
-    if (l->pieces == 1 && p->loops == 1 && p->loop[0].from == 1 && p->loop[0].to == 1) {
+    if (!s->scales && l->pieces == 1 && p->loops == 1 && p->loop[0].from == 1 &&
+        p->loop[0].to == 1) {
         if (p->loop[0].count == t->elements)
             return tg_tensor_read_f32(t, dst + p->to, err);
         if (tg_dtype_info(t->dtype)->block == 1)
             return read_range(t, p->from, p->loop[0].count, dst + p->to, err);
     }
-    if (!(whole = tg_alloc_floats(t->elements)))
+    for (int d = 0; d < l->rank; d++) /* two in a byte for mxfp4 */
+        elements *= (size_t)l->shape[d];
+    if (!(whole = tg_alloc_floats(elements)))
         return tg_fail(err, TG_ERR_NOMEM, "%s: tensor '%s': out of memory", t->file, t->name);
-    if ((rc = tg_tensor_read_f32(t, whole, err)) == TG_OK)
+    rc = s->scales ? tg_scaling_read_f32(scaling, t, s->scales, whole, err)
+                   : tg_tensor_read_f32(t, whole, err);
+    if (rc == TG_OK)
         tg_layout_copy(l, whole, dst);
     tg_free(whole);
     return rc;
@@ -284,7 +329,7 @@ int tg_checkpoint_read(const struct tg_checkpoint *c, size_t i, float *dst, stru
     int rc = TG_OK;
 
     for (size_t k = 0; k < count && rc == TG_OK; k++)
-        rc = read_source(&s[k], dst, err);
+        rc = read_source(&c->scaling, &s[k], dst, err);
     for (size_t e = 0; rc == TG_OK && e < c->params.items[i].count; e++)
         if (!isfinite(dst[e]))
             return tg_fail(err, TG_ERR_VALUE, "%s: tensor '%s' has %s at element %zu%s%s",
@@ -311,7 +356,8 @@ int tg_checkpoint_hash(const struct tg_checkpoint *c, char hex[65], struct tg_er
     if (!files || !config || !tokenizer)
         rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", c->path);
     else {
-        files[n++] = config;
+        if (tg_path_exists(config)) /* a GGUF model has none */
+            files[n++] = config;
         if (tg_path_exists(tokenizer))
             files[n++] = tokenizer;
         for (size_t i = 0; i < shards; i++)

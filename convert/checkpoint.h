@@ -12,8 +12,8 @@
 struct tg_checkpoint;
 
 /* PATH: a directory with config.json and safetensors weights. The map of tensors is checked to be a
- * bijection: every tensor known, every parameter present, shapes and dtypes right; quantised
- * checkpoints are refused by the method's name. */
+ * bijection: every tensor known, every parameter present, shapes and dtypes right. fp8 in blocks
+ * and mxfp4 are read, other quantised checkpoints are refused by the method's name. */
 int tg_checkpoint_open(struct tg_checkpoint **c, const char *path, struct tg_err *err);
 void tg_checkpoint_close(struct tg_checkpoint *c);
 const struct tg_model_spec *tg_checkpoint_spec(const struct tg_checkpoint *c);
@@ -24,7 +24,8 @@ const char *tg_checkpoint_path(const struct tg_checkpoint *c);
  * borrowed. */
 struct tg_source {
     const struct tg_tensor *tensor;
-    size_t expert; /* the number at {e} in its name */
+    const struct tg_tensor *scales; /* of small floats that have them (fp8, mxfp4); else NULL */
+    size_t expert;                  /* the number at {e} in its name */
     struct tg_layout layout;
 };
 const struct tg_source *tg_checkpoint_sources(const struct tg_checkpoint *c, size_t i,

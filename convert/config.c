@@ -76,29 +76,6 @@ bool tg_config_number(struct tg_json v, double *out)
     return false;
 }
 
-int tg_config_unquantised(struct tg_json c, struct tg_err *err)
-{
-    static const char *const keys[] = {"quantization_config", "compression_config"};
-
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        const struct tg_json q = tg_json_key(c, keys[i]);
-        const char *method = tg_json_string(tg_json_key(q, "quant_method"));
-
-        if (!tg_json_has(q))
-            continue;
-        if (!*method) /* written before transformers 4.35 */
-            method = tg_json_has(tg_json_key(q, "load_in_4bit")) ||
-                             tg_json_has(tg_json_key(q, "load_in_8bit"))
-                         ? "bitsandbytes"
-                         : "an unnamed method";
-        return tg_json_fail(c, keys[i], TG_ERR_UNSUPPORTED, err,
-                            "the checkpoint is quantised with %s; only unquantised weights are "
-                            "read: use the original checkpoint",
-                            method);
-    }
-    return TG_OK;
-}
-
 int tg_config_activation(struct tg_json c, const struct tg_config_defaults *d,
                          enum tg_activation *out, struct tg_err *err)
 {

@@ -68,8 +68,6 @@ int tg_config_layers(struct tg_json c, const struct tg_config_defaults *d,
 /* d->activation when the key is absent */
 int tg_config_activation(struct tg_json c, const struct tg_config_defaults *d,
                          enum tg_activation *out, struct tg_err *err);
-/* TG_OK, or the refusal of a quantised checkpoint by its method's name */
-int tg_config_unquantised(struct tg_json c, struct tg_err *err);
 
 /* The ropes of a config in either spelling (config_rope.c): spec->ropes[0], and [1] for sliding
  * layers if they have their own; *share of a head that is rotated. After tg_config_model. */

@@ -8,6 +8,7 @@
 #include "base/pipeline.h"
 #include "convert/names.h"
 #include "formats/format.h"
+#include "formats/gguf.h"
 
 enum {
     PIECE = 1 << 20, /* elements of one item: whole blocks of every type */
@@ -175,38 +176,17 @@ static int fail_value(const struct tg_repack_row *row, size_t element, float val
                    tg_dtype_info(row->dtype)->name);
 }
 
-/* The first |x| at which rounding leaves the finite numbers of a type; infinity where none does */
-static float overflow_limit(enum tg_dtype t)
-{
-    switch (t) {
-    case TG_F16:
-        return 65520;
-    case TG_BF16:
-        return 0x1.ffp127f;
-    case TG_F8_E4M3:
-        return 464;
-    case TG_F8_E5M2:
-        return 61440;
-    case TG_F8_E4M3FNUZ:
-        return 248;
-    case TG_F8_E5M2FNUZ:
-        return 61440;
-    default:
-        return INFINITY;
-    }
-}
-
 /* Quantised types hold no NaN and no infinity; the others hold what they are given. */
 static int check_values(const struct tg_repack_row *row, size_t first, const float *x, size_t n,
                         struct tg_err *err)
 {
     const bool blocks = tg_dtype_info(row->dtype)->block > 1;
-    const float limit = overflow_limit(row->dtype);
+    const float largest = tg_dtype_largest(row->dtype);
     int bad = 0;
     for (size_t i = 0; i < n; i++)
-        bad |= !(fabsf(x[i]) < limit);
+        bad |= !(fabsf(x[i]) <= largest);
     for (size_t i = 0; bad && i < n; i++)
-        if ((isfinite(x[i]) && fabsf(x[i]) >= limit) || (blocks && !isfinite(x[i])))
+        if ((isfinite(x[i]) && fabsf(x[i]) > largest) || (blocks && !isfinite(x[i])))
             return fail_value(row, first + i, x[i], err);
     return TG_OK;
 }
@@ -314,8 +294,9 @@ static int run(struct tg_repack *r, struct tg_err *err)
 int tg_repack_write(struct tg_repack *r, const char *path, const struct tg_progress *progress,
                     struct tg_err *err)
 {
-    const struct tg_write_options options = {
+    struct tg_write_options options = {
         .format = r->options.to, .single = r->options.single, .max_shard = r->options.max_shard};
+    struct tg_gguf_kv *kv = NULL; /* from GGUF to GGUF the metadata go along */
     struct tg_tensor_plan *plan = tg_alloc_array(r->count, sizeof *plan);
     if (!plan)
         return tg_fail(err, TG_ERR_NOMEM, "no memory for a plan of %zu tensors", r->count);
@@ -327,7 +308,10 @@ int tg_repack_write(struct tg_repack *r, const char *path, const struct tg_progr
     }
     r->progress = progress;
     r->done = r->total = 0;
-    int rc = tg_tensor_writer_open(&r->w, path, plan, r->count, &options, err);
+    int rc = tg_gguf_keys(r->in, !r->options.keep, &kv, &options.kvs, err);
+    options.kv = kv;
+    if (rc == TG_OK)
+        rc = tg_tensor_writer_open(&r->w, path, plan, r->count, &options, err);
     if (rc == TG_OK)
         rc = run(r, err);
     if (rc == TG_OK)
@@ -335,5 +319,6 @@ int tg_repack_write(struct tg_repack *r, const char *path, const struct tg_progr
     tg_tensor_writer_close(r->w);
     r->w = NULL;
     tg_free(plan);
+    tg_free(kv);
     return rc;
 }

@@ -23,8 +23,10 @@ static const size_t HEAD = SIZE_MAX;
 struct mapper {
     const struct tg_family *family;
     bool wrapped;
+    const struct tg_scaling *scaling;
     const struct tg_model_spec *spec;
     const struct tg_param_list *params;
+    const struct tg_tensors *tensors;
     const char *path;
     struct by_name *names;
     size_t embed;
@@ -62,18 +64,19 @@ static bool droppable(const struct mapper *m, const char *name)
     return false;
 }
 
-static int check_shape(const struct tg_tensor *t, const struct tg_layout *l, struct tg_err *err)
+static int check_shape(const struct tg_tensor *t, const struct tg_stored *w,
+                       const struct tg_layout *l, struct tg_err *err)
 {
     char found[128], expected[128];
 
-    if (!tg_dtype_info(t->dtype)->is_float)
+    if (!w->scales && !tg_dtype_info(t->dtype)->is_float)
         return tg_fail(err, TG_ERR_FORMAT,
                        "%s: tensor '%s' has dtype %s, but a weight must be a floating type",
                        t->file, t->name, tg_dtype_info(t->dtype)->name);
-    if (t->rank == l->rank && !memcmp(t->shape, l->shape, (size_t)l->rank * sizeof *l->shape))
+    if (w->rank == l->rank && !memcmp(w->shape, l->shape, (size_t)l->rank * sizeof *l->shape))
         return TG_OK;
     return tg_fail(err, TG_ERR_MISMATCH, "%s: tensor '%s' has shape %s, config.json asks for %s",
-                   t->file, t->name, tg_shape_text(t->shape, t->rank, found, sizeof found),
+                   t->file, t->name, tg_shape_text(w->shape, w->rank, found, sizeof found),
                    tg_shape_text(l->shape, l->rank, expected, sizeof expected));
 }
 
@@ -116,9 +119,9 @@ static int add_part(struct mapper *m, size_t param, const struct tg_source *s, s
 
 /* Applies one rule to one tensor; *elements grows by what the rule takes of it. */
 static int apply_rule(struct mapper *m, const struct tg_name_rule *rule, const struct tg_tensor *t,
-                      size_t *elements, bool *known, struct tg_err *err)
+                      const struct tg_stored *w, size_t *elements, bool *known, struct tg_err *err)
 {
-    struct tg_source s = {.tensor = t};
+    struct tg_source s = {.tensor = t, .scales = w->scales};
     char name[TG_NAME_SIZE];
     size_t index = 0, param;
     int rc;
@@ -142,12 +145,12 @@ static int apply_rule(struct mapper *m, const struct tg_name_rule *rule, const s
                                       .layer = p->layer < 0 ? NULL : &m->spec->layers[p->layer],
                                       .param = p,
                                       .expert = s.expert,
-                                      .stored_rank = t->rank,
-                                      .stored = t->shape};
+                                      .stored_rank = w->rank,
+                                      .stored = w->shape};
     (rule->layout ? rule->layout : tg_layout_same)(&ask, &s.layout);
-    if ((rc = check_shape(t, &s.layout, err)))
+    if ((rc = check_shape(t, w, &s.layout, err)))
         return rc;
-    if (!layout_fits(&s.layout, t->elements, p->count))
+    if (!layout_fits(&s.layout, w->elements, p->count))
         return tg_fail(err, TG_ERR_MISMATCH, "%s: tensor '%s' does not fit the parameter '%s'",
                        t->file, t->name, p->name);
     *known = true;
@@ -155,23 +158,43 @@ static int apply_rule(struct mapper *m, const struct tg_name_rule *rule, const s
     return add_part(m, param, &s, err);
 }
 
+/* Scales come with their weight; without it they are as unknown as any tensor. */
+static int note_scales(const struct mapper *m, const struct tg_tensor *t, struct tg_err *err)
+{
+    char name[TG_NAME_SIZE];
+    const struct tg_tensor *weight;
+    struct tg_stored w;
+
+    if (droppable(m, t->name))
+        return TG_OK;
+    tg_scaling_weight_of(m->scaling, t->name, name, sizeof name);
+    if ((weight = tg_tensors_find(m->tensors, name)) &&
+        tg_scaling_stored(m->scaling, m->tensors, weight, &w, NULL) == TG_OK && w.scales == t)
+        return TG_OK;
+    return refuse_unknown(m, t, err);
+}
+
 static int place_tensor(struct mapper *m, const struct tg_tensor *t, struct tg_err *err)
 {
+    struct tg_stored w;
     size_t elements = 0;
     bool known = false;
+    int rc;
 
-    for (const struct tg_name_rule *rule = m->family->names; rule->source; rule++) {
-        const int rc = apply_rule(m, rule, t, &elements, &known, err);
-        if (rc)
+    if (tg_scaling_is_scales(m->scaling, t->name))
+        return note_scales(m, t, err);
+    if ((rc = tg_scaling_stored(m->scaling, m->tensors, t, &w, err)))
+        return rc;
+    for (const struct tg_name_rule *rule = m->family->names; rule->source; rule++)
+        if ((rc = apply_rule(m, rule, t, &w, &elements, &known, err)))
             return rc;
-    }
     if (!known)
         return droppable(m, t->name) ? TG_OK : refuse_unknown(m, t, err);
-    if (elements != t->elements)
+    if (elements != w.elements)
         return tg_fail(err, TG_ERR_MISMATCH,
                        "%s: tensor '%s': %zu of its %zu elements belong to parameters of this "
                        "config.json",
-                       t->file, t->name, elements, t->elements);
+                       t->file, t->name, elements, w.elements);
     return TG_OK;
 }
 
@@ -284,11 +307,17 @@ static int take_parts(struct mapper *m, struct tg_tensor_map *map, struct tg_err
 }
 
 int tg_tensor_map_make(struct tg_tensor_map *map, const struct tg_family *family, bool wrapped,
-                       const struct tg_model_spec *spec, const struct tg_param_list *params,
-                       const struct tg_tensors *tensors, const char *path, struct tg_err *err)
+                       const struct tg_scaling *scaling, const struct tg_model_spec *spec,
+                       const struct tg_param_list *params, const struct tg_tensors *tensors,
+                       const char *path, struct tg_err *err)
 {
-    struct mapper m = {
-        .family = family, .wrapped = wrapped, .spec = spec, .params = params, .path = path};
+    struct mapper m = {.family = family,
+                       .wrapped = wrapped,
+                       .scaling = scaling,
+                       .spec = spec,
+                       .params = params,
+                       .tensors = tensors,
+                       .path = path};
     int rc = TG_OK;
 
     *map = (struct tg_tensor_map){0};

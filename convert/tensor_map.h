@@ -4,6 +4,7 @@
 
 #include "convert/checkpoint.h"
 #include "convert/family.h"
+#include "convert/scaled.h"
 
 struct tg_tensor_map {
     struct tg_source *sources; /* by parameter, then by place in it; owned */
@@ -15,8 +16,9 @@ struct tg_tensor_map {
  * `wrapped`: the text model is one of several in the checkpoint, the others' tensors are droppable.
  * `path` begins messages. */
 int tg_tensor_map_make(struct tg_tensor_map *map, const struct tg_family *family, bool wrapped,
-                       const struct tg_model_spec *spec, const struct tg_param_list *params,
-                       const struct tg_tensors *tensors, const char *path, struct tg_err *err);
+                       const struct tg_scaling *scaling, const struct tg_model_spec *spec,
+                       const struct tg_param_list *params, const struct tg_tensors *tensors,
+                       const char *path, struct tg_err *err);
 void tg_tensor_map_release(struct tg_tensor_map *map);
 
 #endif

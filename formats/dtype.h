@@ -30,7 +30,7 @@ enum tg_dtype {
     TG_F6_E3M2,
     TG_F8_E4M3FNUZ,
     TG_F8_E5M2FNUZ,
-    /* block-quantised types of GGUF: see docs/formats/gguf.md */
+    /* block-quantised types of GGUF: see docs/formats/dtypes.md */
     TG_Q4_0,
     TG_Q4_1,
     TG_Q5_0,
@@ -61,10 +61,25 @@ bool tg_dtype_parse_short(
     const char *name,
     enum tg_dtype *out); /* the CLI's and config's: f32 bf16 f16 float32 bfloat16 float16 ... */
 
-/* n elements (whole blocks) to float32 / from float32 (round to nearest even; NaN and infinities
- * kept; f16, e4m3 and e5m2 as PyTorch does; quantised types as llama.cpp does). Only for is_float,
- * from_f32 types. Unaligned source and target allowed. */
+/* n elements (whole blocks) to float32 / from float32. Only for is_float, from_f32 types. Unaligned
+ * source and target allowed; they must not overlap. To float32 all is exact but F64, which rounds;
+ * from it everything rounds to nearest, ties to even, f16, e4m3 and e5m2 as PyTorch does, the
+ * quantised types as ggml does. Infinities and NaN are kept where the type has them; docs/formats/
+ * dtypes.md says what the others do. */
 void tg_dtype_to_f32(enum tg_dtype t, const void *src, float *dst, size_t n);
 void tg_dtype_from_f32(enum tg_dtype t, const float *src, void *dst, size_t n);
+
+/* n elements (whole blocks of both) from one type to another through float32, a few thousand at a
+ * time, so that they pass through memory once. A type to itself is a copy, of any type; else `from`
+ * must be is_float and `to` from_f32. F64 to a smaller type is rounded twice, to float32 first. */
+void tg_dtype_convert(enum tg_dtype from, const void *src, enum tg_dtype to, void *dst, size_t n);
+
+/* Index of the first element that is NaN or larger in magnitude than `limit`; n if there is none.
+ * With tg_dtype_largest(t) it finds what would not come back from t as a finite number. */
+size_t tg_f32_beyond(const float *x, size_t n, float limit);
+/* The largest magnitude that is finite in a from_f32 type: 65519.996 for F16, FLT_MAX for a type
+ * that saturates. For the quantised types it bounds a whole block, whose scale is a half: no block
+ * of numbers up to it has an infinite scale. */
+float tg_dtype_largest(enum tg_dtype t);
 
 #endif

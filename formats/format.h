@@ -57,9 +57,14 @@ struct tg_format {
      * caller: tg_names_free); count 0: it stands alone. NULL: the format has no such sets. */
     int (*siblings)(const struct tg_format_file *f, char ***paths, size_t *count,
                     struct tg_err *err);
+    /* A set whose files have all been parsed, in the order of `siblings`: what only the whole
+     * shows. NULL: nothing. */
+    int (*check_set)(const struct tg_tensors *t, struct tg_err *err);
 
     /* Writing; all NULL: the format is only read. */
     bool (*holds)(enum tg_dtype t);
+    /* The format's own rules for names and shapes. NULL: none */
+    int (*accepts)(const struct tg_tensor_plan *p, const char *path, struct tg_err *err);
     /* Order of the data in a file, < 0, 0, > 0; what is equal keeps the plan's order. NULL: the
      * plan's. */
     int (*order)(const struct tg_tensor_plan *a, const struct tg_tensor_plan *b);

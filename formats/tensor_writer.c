@@ -73,6 +73,9 @@ static int copy_item(struct tg_tensor_writer *w, const struct tg_tensor_plan *p,
                        "%s: tensor '%s': %s %s overflows or does not fill whole bytes", w->path,
                        p->name, tg_dtype_info(p->dtype)->name,
                        tg_shape_text(p->shape, p->rank, shape, sizeof shape));
+    int rc = w->format->accepts ? w->format->accepts(p, w->path, err) : TG_OK;
+    if (rc != TG_OK)
+        return rc;
     it->t = *p;
     it->t.name = tg_strdup(p->name);
     if (!it->t.name)
@@ -329,6 +332,8 @@ int tg_tensor_writer_put_piece(struct tg_tensor_writer *w, const void *data, siz
     if (n > it->bytes - w->arrived)
         return tg_fail(err, TG_ERR_VALUE, "%s: tensor '%s' has %zu bytes, more were put", w->path,
                        it->t.name, it->bytes);
+    if (n == 0 && it->bytes) /* else the row would begin the tensor twice */
+        return TG_OK;
     int rc = piece(w, it, data, n, err);
     if (rc != TG_OK || w->arrived == it->bytes)
         return item_done(w, rc, err);

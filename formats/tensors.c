@@ -234,6 +234,16 @@ static int open_index(struct tg_tensors **t, const char *dir, const char *path, 
     return rc;
 }
 
+/* The file that was opened first goes where its path stands; the others are in order. */
+static void put_in_order(struct tg_tensors *t, char *const *paths)
+{
+    const struct file opened = t->files[0];
+    size_t i = 0;
+    for (; i + 1 < t->file_count && strcmp(paths[i], opened.path) != 0; i++)
+        t->files[i] = t->files[i + 1];
+    t->files[i] = opened;
+}
+
 /* The other files of a set whose first file has been parsed; that one is files[0]. */
 static int open_siblings(struct tg_tensors *t, struct tg_err *err)
 {
@@ -251,6 +261,8 @@ static int open_siblings(struct tg_tensors *t, struct tg_err *err)
             char *own = tg_strdup(paths[i]);
             rc = own ? add_file(t, own, err) : fail_memory(paths[i], err);
         }
+        if (rc == TG_OK)
+            put_in_order(t, paths);
     }
     tg_names_free(paths, count);
     return rc;
@@ -267,7 +279,11 @@ static int open_single(struct tg_tensors **t, const char *path, struct tg_err *e
     rc = add_file(*t, own, err);
     if (rc == TG_OK)
         rc = open_siblings(*t, err);
-    return rc == TG_OK ? sort_names(*t, err) : rc;
+    if (rc == TG_OK)
+        rc = sort_names(*t, err);
+    if (rc == TG_OK && (*t)->format->check_set)
+        rc = (*t)->format->check_set(*t, err);
+    return rc;
 }
 
 /* A directory without a known name: the file with this ending that is first by name, if there is

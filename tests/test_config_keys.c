@@ -179,6 +179,33 @@ static void test_native_format_1(void **state)
     tg_spec_release(&spec);
 }
 
+static void test_activations(void **state)
+{
+    static const struct {
+        const char *name;
+        enum tg_activation act;
+    } rows[] = {
+        {"\"silu\"", TG_ACT_SILU},
+        {"\"swish\"", TG_ACT_SILU},
+        {"\"gelu\"", TG_ACT_GELU},
+        {"\"gelu_python\"", TG_ACT_GELU},
+        {"\"gelu_new\"", TG_ACT_GELU_TANH},
+        {"\"gelu_fast\"", TG_ACT_GELU_TANH},
+        {"\"gelu_accurate\"", TG_ACT_GELU_TANH},
+        {"\"gelu_pytorch_tanh\"", TG_ACT_GELU_TANH},
+        {"\"gelu_python_tanh\"", TG_ACT_GELU_TANH},
+        {"\"relu\"", TG_ACT_RELU},
+        {"\"relu2\"", TG_ACT_RELU2},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct tg_model_spec spec = tg_spec_with("llama", "hidden_act", rows[i].name);
+        assert_int_equal(spec.layers[2].activation, rows[i].act);
+        tg_spec_release(&spec);
+    }
+}
+
 /* Rope objects in the llama config: what comes of them */
 static void test_ropes(void **state)
 {
@@ -466,7 +493,7 @@ static void test_wrapper_configs(void **state)
         "2560,\"intermediate_size\":10240,\"num_hidden_layers\":7,\"rope_scaling\":{\"factor\":8.0,"
         "\"rope_type\":\"linear\"},\"sliding_window\":1024},\"vision_config\":{}}";
     static const char llava[] =
-        "{\"model_type\":\"llava\",\"tie_word_embeddings\":false,\"text_config\":{\"model_type\":"
+        "{\"model_type\":\"llava\",\"tie_word_embeddings\":true,\"text_config\":{\"model_type\":"
         "\"llama\",\"max_position_embeddings\":4096,\"rms_norm_eps\":1e-05,\"vocab_size\":32064}}";
     struct tg_model_spec s;
 
@@ -478,17 +505,18 @@ static void test_wrapper_configs(void **state)
                 s.layers[6].window == 1024);
     tg_spec_release(&s);
     tg_must_parse(llava, &s);
-    assert_true(s.width == 4096 && s.layer_count == 32 && !s.tied_head && s.vocab == 32064);
+    assert_true(s.width == 4096 && s.layer_count == 32 && s.tied_head && s.vocab == 32064);
     tg_spec_release(&s);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_native_fields),  cmocka_unit_test(test_native_format_1),
-        cmocka_unit_test(test_ropes),          cmocka_unit_test(test_gemma_configs),
-        cmocka_unit_test(test_window_configs), cmocka_unit_test(test_block_configs),
-        cmocka_unit_test(test_expert_configs), cmocka_unit_test(test_wrapper_configs),
+        cmocka_unit_test(test_native_fields),   cmocka_unit_test(test_native_format_1),
+        cmocka_unit_test(test_activations),     cmocka_unit_test(test_ropes),
+        cmocka_unit_test(test_gemma_configs),   cmocka_unit_test(test_window_configs),
+        cmocka_unit_test(test_block_configs),   cmocka_unit_test(test_expert_configs),
+        cmocka_unit_test(test_wrapper_configs),
     };
     return tg_run_tests("config keys", tests, sizeof tests / sizeof *tests);
 }

@@ -400,7 +400,7 @@ static void test_fixtures_whole(void **state)
         tg_free(path);
     }
     closedir(d);
-    assert_true(found >= 37);
+    assert_true(found >= 62);
 }
 
 /* Element (expert, row, column) of a parameter and its index in the stored tensor, worked out from
@@ -500,13 +500,99 @@ static void test_fixtures_spots(void **state)
     }
 }
 
+/* Weights with scales are those of the same checkpoint in float32, bit for bit. */
+static void test_quantised(void **state)
+{
+    static const char *const kinds[] = {"fp8", "mxfp4"};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        char path[64], plain[64];
+        size_t scaled = 0, count;
+        snprintf(path, sizeof path, "tests/data/quantised/%s", kinds[i]);
+        snprintf(plain, sizeof plain, "tests/data/quantised/%s_f32", kinds[i]);
+        struct tg_checkpoint *a = must_open(path), *b = must_open(plain);
+        const struct tg_param_list *params = tg_checkpoint_params(a);
+        assert_int_equal(params->count, tg_checkpoint_params(b)->count);
+        for (size_t p = 0; p < params->count; p++) {
+            float *x = read_param(a, p), *y = read_param(b, p);
+            assert_string_equal(params->items[p].name, tg_checkpoint_params(b)->items[p].name);
+            if (memcmp(x, y, params->items[p].count * sizeof *x) != 0)
+                fail_msg("%s: %s differs", path, params->items[p].name);
+            scaled += tg_checkpoint_sources(a, p, &count)->scales != NULL;
+            assert_null(tg_checkpoint_sources(b, p, &count)->scales);
+            free(x);
+            free(y);
+        }
+        assert_true(scaled >= 6);
+        tg_checkpoint_close(a);
+        tg_checkpoint_close(b);
+    }
+}
+
+/* A copy of a quantised fixture in which one name is another of the same length, opened */
+static int open_renamed(const char *kind, const char *from, const char *to, struct tg_err *err)
+{
+    static const char *const files[] = {"config.json", "model.safetensors"};
+    char dir[] = "/tmp/test_layout.XXXXXX", path[128];
+    struct tg_checkpoint *c;
+    int rc;
+
+    assert_non_null(mkdtemp(dir));
+    for (int i = 0; i < 2; i++) {
+        char *data;
+        size_t size, found = 0;
+        snprintf(path, sizeof path, "tests/data/quantised/%s/%s", kind, files[i]);
+        assert_int_equal(tg_file_read(path, 1 << 20, &data, &size, NULL), TG_OK);
+        for (size_t at = 0; i && at + strlen(from) <= size && !found; at++)
+            if (!memcmp(data + at, from, strlen(from))) {
+                memcpy(data + at, to, strlen(to));
+                found++;
+            }
+        assert_int_equal(found, i);
+        snprintf(path, sizeof path, "%s/%s", dir, files[i]);
+        assert_int_equal(tg_file_write(path, data, size, NULL), TG_OK);
+        tg_free(data);
+    }
+    rc = tg_checkpoint_open(&c, dir, err);
+    tg_checkpoint_close(c);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, files[i]);
+        remove(path);
+    }
+    remove(dir);
+    return rc;
+}
+
+static void test_scales_apart(void **state)
+{
+    static const struct {
+        const char *kind, *from, *to, *fragment;
+    } rows[] = {
+        {"fp8", "o_proj.weight_scale_inv", "o_proj.weight_scale_xxx", "has no scales"},
+        {"fp8", "1.self_attn.o_proj.weight\"", "1.self_attn.o_xxxx.weight\"",
+         "o_proj.weight_scale_inv' [3,2] is unknown"},
+        {"mxfp4", "down_proj_scales", "down_proj_scalex", "has no scales"},
+        {"mxfp4", "down_proj_blocks", "down_proj_blockx",
+         "down_proj_blockx' [2,32,2,16] is unknown"},
+        {"mxfp4", "down_proj_blocks", "down_xxxx_blocks", "down_proj_scales' [2,32,2] is unknown"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct tg_err err = {0};
+        const int rc = open_renamed(rows[i].kind, rows[i].from, rows[i].to, &err);
+        if (rc == TG_OK || !strstr(err.msg, rows[i].fragment))
+            fail_msg("%s -> %s: %d: %s", rows[i].from, rows[i].to, rc, err.msg);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_places),
-        cmocka_unit_test(test_one_expert),
-        cmocka_unit_test(test_fixtures_whole),
-        cmocka_unit_test(test_fixtures_spots),
+        cmocka_unit_test(test_places),         cmocka_unit_test(test_one_expert),
+        cmocka_unit_test(test_fixtures_whole), cmocka_unit_test(test_fixtures_spots),
+        cmocka_unit_test(test_quantised),      cmocka_unit_test(test_scales_apart),
     };
     return tg_run_tests("layouts", tests, sizeof tests / sizeof *tests);
 }

@@ -209,8 +209,8 @@ static const struct {
 } refusals[] = {
     {"[]", TG_ERR_FORMAT, "not a JSON object"},
     {"{}", TG_ERR_FORMAT, "model"},
-    {"{" PRE ",\"model\":{\"type\":\"Unigram\"}}", TG_ERR_UNSUPPORTED, "Unigram"},
-    {"{" MODEL "}", TG_ERR_UNSUPPORTED, "BPE without a ByteLevel"},
+    {"{" PRE ",\"model\":{\"type\":\"Unigram\"}}", TG_ERR_FORMAT, "model.vocab"},
+    {"{\"model\":{\"type\":\"WordPiece\"}}", TG_ERR_UNSUPPORTED, "WordPiece"},
     {"{" PRE "," MODEL_WITH("\"merges\":[]") "}", TG_ERR_FORMAT, "vocab"},
     {"{" PRE "," MODEL_WITH(VOCAB) "}", TG_ERR_FORMAT, "merges"},
     {"{" PRE "," MODEL_WITH(VOCAB ",\"merges\":[\"a c\"]") "}", TG_ERR_FORMAT, "'c'"},
@@ -237,8 +237,8 @@ static const struct {
     {"{" PRE "," MODEL_WITH(VOCAB ",\"merges\":[],\"byte_fallback\":true") "}", TG_ERR_UNSUPPORTED,
      "byte_fallback"},
     {"{" PRE "," MODEL_WITH(VOCAB ",\"merges\":[],\"unk_token\":\"?\"") "}", TG_ERR_FORMAT, "unk"},
-    {"{" PRE "," MODEL ",\"normalizer\":{\"type\":\"Lowercase\"}}", TG_ERR_UNSUPPORTED,
-     "Lowercase"},
+    {"{" PRE "," MODEL ",\"normalizer\":{\"type\":\"BertNormalizer\"}}", TG_ERR_UNSUPPORTED,
+     "BertNormalizer"},
     {"{" PRE "," MODEL
      ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Nmt\"}]}}",
      TG_ERR_UNSUPPORTED, "Nmt"},
@@ -260,10 +260,11 @@ static const struct {
      "\"type\":"
      "\"Digits\"}]}," MODEL "}",
      TG_ERR_UNSUPPORTED, "Digits"},
-    {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Whitespace\"},{"
+    {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"BertPreTokenizer\"},"
+     "{"
      "\"type\":"
      "\"ByteLevel\"}]}," MODEL "}",
-     TG_ERR_UNSUPPORTED, "Whitespace"},
+     TG_ERR_UNSUPPORTED, "BertPreTokenizer"},
     {SPLIT("\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Sideways\""), TG_ERR_UNSUPPORTED,
      "Sideways"},
     {REGEX("(a"), TG_ERR_UNSUPPORTED, "(a"},
@@ -367,18 +368,19 @@ static void test_lossy(void **state)
     tg_tokenizer_free(t);
 }
 
-/* Four million bytes in one word, on both ways through the merges (v_shuffled: ranks that do not
- * grow). A method that is not linear would not come to an end here. */
+/* Four million bytes in one word, in every model and on both ways through the merges (v_shuffled:
+ * ranks that do not grow). A method that is not linear would not come to an end here. */
 static void test_long_words(void **state)
 {
     enum { LONG = 4000000 };
-    static const char *const kinds[] = {"books8k", "v_shuffled"};
+    static const char *const kinds[] = {"books8k", "v_shuffled", "spbpe_llama2",
+                                        "c_gemma", "u_whole",    "sp_unigram"};
     (void)state;
     struct tg_rng rng = tg_rng_make(3, 0);
     char *word = tg_alloc(LONG), *text;
     for (size_t i = 0; i < LONG; i++)
         word[i] = i < LONG / 2 ? "etaoinsh"[tg_rng_below(&rng, 8)] : 'a';
-    for (size_t k = 0; k < 2; k++) {
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
         struct tg_tokenizer *t = loaded(kinds[k]);
         struct tg_ids ids = {0};
         size_t len;
@@ -461,14 +463,18 @@ static void test_memory(void **state)
 {
     static const char text[] = "the cat \xE2\x80\xA6 <a b>  \xEF\xAC\x81 e\xCC\x81 "
                                "theretheretheretheretheretheretheretheretheretheretheretherethere!";
-    static const char *const kinds[] = {"v_added_nfkc", "v_deepseek", "v_split_contiguous"};
+    static const char *const kinds[] = {
+        "v_added_nfkc",       "v_deepseek",    "v_split_contiguous",
+        "c_normal",           "c_meta_first",  "c_punctuation_removed",
+        "c_whitespace_split", "u_precompiled", "u_bytes",
+        "sp_unigram_bytes",   "sp_bpe_bytes"};
     (void)state;
-    for (size_t k = 0; k < 3; k++) {
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
         char path[200];
         long failures = 0;
         int rc = TG_OK;
         snprintf(path, sizeof path, DATA "%s", kinds[k]);
-        for (long n = 1; n <= 200; n++) {
+        for (long n = 1; n <= 400; n++) {
             struct tg_tokenizer *t;
             struct tg_ids ids = {0};
             char *out = NULL;

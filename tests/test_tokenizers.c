@@ -1,6 +1,7 @@
-/* Tokenizers against HF tokenizers: every DIR/<kind>/tokenizer.json with its golden.jsonl (text,
- * ids, ids_no_special, decoded). DIR is the first argument, tests/data/tokenizers by default. A
- * folder may hold golden.jsonl alone: its tokenizer.json is then that of the default folder. */
+/* Tokenizers against HF tokenizers and SentencePiece: every DIR/<kind>/tokenizer.json or
+ * tokenizer.model with its golden.jsonl (text, ids, ids_no_special, decoded). DIR is the first
+ * argument, tests/data/tokenizers by default. A folder may hold golden.jsonl alone: its tokenizer
+ * is then that of the default folder. */
 #include "tests/check.h"
 
 #include <dirent.h>
@@ -98,10 +99,14 @@ static struct tg_tokenizer *load_kind(const char *folder, const char *kind)
 {
     struct tg_err err = {0};
     struct tg_tokenizer *t;
+    static const char *const names[] = {"tokenizer.json", "tokenizer.model"};
     char path[1200];
-    snprintf(path, sizeof path, "%s/%s/tokenizer.json", folder, kind);
-    if (!tg_path_exists(path))
-        snprintf(path, sizeof path, DATA "/%s/tokenizer.json", kind);
+    bool own = false;
+    for (size_t i = 0; i < 2 && !own; i++) {
+        snprintf(path, sizeof path, "%s/%s/%s", folder, kind, names[i]);
+        own = tg_path_exists(path);
+    }
+    snprintf(path, sizeof path, "%s/%s", own ? folder : DATA, kind);
     if (tg_tokenizer_load(&t, path, 0, &err) != TG_OK)
         fail_msg("%s", err.msg);
     return t;

@@ -27,16 +27,11 @@ static const struct tg_option options[] = {
 static int describe_tokenizer(const char *path, size_t vocab, char *buf, size_t size,
                               struct tg_err *err)
 {
-    char *file = tg_path_is_dir(path) ? tg_path_join(path, "tokenizer.json") : NULL;
-    struct tg_tokenizer *tok = NULL;
-    int status = TG_OK;
-    if (file && tg_path_exists(file)) {
-        status = tg_tokenizer_load(&tok, file, vocab, err);
-        if (status == TG_OK)
-            snprintf(buf, size, "%s, %zu tokens", tg_tokenizer_kind(tok), tg_tokenizer_vocab(tok));
-    }
+    struct tg_tokenizer *tok;
+    const int status = tg_tokenizer_of(path, vocab, false, &tok, err);
+    if (tok)
+        snprintf(buf, size, "%s, %zu tokens", tg_tokenizer_kind(tok), tg_tokenizer_vocab(tok));
     tg_tokenizer_free(tok);
-    tg_free(file);
     return status;
 }
 

@@ -1,6 +1,8 @@
 /* gpt-oss (GptOssConfig): experts with biases in every layer, chosen before the softmax; a window
  * in every other layer; one sink per head; yarn. Gate and up columns take turns in one tensor of
- * matrices stored [in,out]. */
+ * matrices stored [in,out]; mxfp4 has them [out,in]. */
+#include <string.h>
+
 #include "convert/config.h"
 #include "convert/names.h"
 
@@ -78,6 +80,30 @@ static void down_columns(const struct tg_layout_ask *ask, struct tg_layout *out)
     columns(ask, out, 1, 0);
 }
 
+/* mxfp4 keeps the matrices [out,in]: rows of gate and up take turns, down is as it is. */
+static void rows(const struct tg_layout_ask *ask, struct tg_layout *out, size_t first)
+{
+    const int64_t *shape = ask->param->shape;
+    const size_t E = (size_t)shape[0], R = (size_t)shape[1], C = (size_t)shape[2];
+    struct tg_piece *p = &out->piece[out->pieces++];
+
+    out->rank = 3;
+    memcpy(out->shape, shape, 3 * sizeof *shape);
+    out->shape[1] *= 2;
+    *p = (struct tg_piece){
+        .from = first * C, .loops = 3, .loop = {{E, 2 * R * C, R * C}, {R, 2 * C, C}, {C, 1, 1}}};
+}
+
+static void gate_rows(const struct tg_layout_ask *ask, struct tg_layout *out)
+{
+    rows(ask, out, 0);
+}
+
+static void up_rows(const struct tg_layout_ask *ask, struct tg_layout *out)
+{
+    rows(ask, out, 1);
+}
+
 #define IN "[model.]layers.{i}."
 static const struct tg_name_rule names[] = {
     TG_NAMES_FRAME,
@@ -91,6 +117,9 @@ static const struct tg_name_rule names[] = {
     {IN "mlp.experts.gate_up_proj_bias", "layers.{i}.moe.gate.bias", gate_columns},
     {IN "mlp.experts.gate_up_proj_bias", "layers.{i}.moe.up.bias", up_columns},
     {IN "mlp.experts.down_proj", "layers.{i}.moe.down.weight", down_columns},
+    {IN "mlp.experts.gate_up_proj_blocks", "layers.{i}.moe.gate.weight", gate_rows},
+    {IN "mlp.experts.gate_up_proj_blocks", "layers.{i}.moe.up.weight", up_rows},
+    {IN "mlp.experts.down_proj_blocks", "layers.{i}.moe.down.weight", NULL},
     {IN "mlp.experts.down_proj_bias", "layers.{i}.moe.down.bias", NULL},
     {NULL, NULL, NULL},
 };

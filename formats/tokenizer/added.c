@@ -38,12 +38,17 @@ static int load_one(struct tg_tokenizer *t, struct tg_json o, struct tg_err *err
         return tg_fail(err, TG_ERR_MISMATCH,
                        "%s: added_tokens: '%s' has id %lld here and id %d elsewhere", t->name,
                        content, (long long)id, (int)known);
-    if (known < 0 && (rc = tg_token_add(t, content, id, err)) != TG_OK)
+    if (known < 0 && (rc = tg_token_add(t, content, strlen(content), id, err)) != TG_OK)
         return rc;
-    t->tokens[id].special = t->tokens[id].special || a.special;
     a.id = (int32_t)id;
+    return tg_added_push(t, a, err);
+}
+
+int tg_added_push(struct tg_tokenizer *t, struct tg_added a, struct tg_err *err)
+{
     if (!tg_grow(&t->added, &t->added_cap, t->added_count + 1, sizeof *t->added))
         return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", t->name);
+    t->tokens[a.id].special = t->tokens[a.id].special || a.special;
     t->added[t->added_count++] = a;
     return TG_OK;
 }
@@ -58,40 +63,7 @@ int tg_added_load(struct tg_tokenizer *t, struct tg_json list, struct tg_err *er
     return rc;
 }
 
-/* ---- the trie ---- */
-
-static uint32_t child_of(const struct tg_matcher *m, uint32_t node, unsigned char byte)
-{
-    uint32_t c = m->nodes[node].child;
-    while (c && m->nodes[c].byte != byte)
-        c = m->nodes[c].sibling;
-    return c;
-}
-
-static bool insert(struct tg_matcher *m, const char *s, size_t len, int32_t added)
-{
-    uint32_t at = 0;
-    if (!tg_grow(&m->nodes, &m->cap, m->count + len + 1, sizeof *m->nodes))
-        return false;
-    if (m->count == 0)
-        m->nodes[m->count++] = (struct tg_trie_node){.added = -1};
-    for (size_t i = 0; i < len; i++) {
-        unsigned char byte = (unsigned char)s[i];
-        uint32_t c = child_of(m, at, byte);
-        if (!c) {
-            c = (uint32_t)m->count++;
-            m->nodes[c] =
-                (struct tg_trie_node){.sibling = m->nodes[at].child, .added = -1, .byte = byte};
-            m->nodes[at].child = c;
-            if (at == 0)
-                m->first[byte] = c;
-        }
-        at = c;
-    }
-    if (m->nodes[at].added < 0)
-        m->nodes[at].added = added; /* the first of two that normalise to the same text */
-    return true;
-}
+/* ---- the tries ---- */
 
 /* A normalised token is decoded to its normalised text, and is then no longer the special one of
  * the list, as in HF tokenizers 0.23. */
@@ -106,13 +78,24 @@ static bool set_decoded(struct tg_tokenizer *t, struct tg_token *k, const struct
     return true;
 }
 
-static int index_one(struct tg_tokenizer *t, size_t i, struct tg_text *buf, struct tg_err *err)
+/* Texts of the tokens of one trie. */
+struct texts {
+    struct tg_text all;       /* owned */
+    struct tg_trie_key *keys; /* owned; s is an offset into `all` until all are there */
+    size_t *begins;           /* owned */
+    size_t count;
+};
+
+static int add_text(struct tg_tokenizer *t, int32_t i, struct tg_text *buf, struct texts *to,
+                    struct tg_err *err)
 {
     const struct tg_added *a = &t->added[i];
     const char *s = t->pool.data + t->tokens[a->id].off;
-    size_t len = t->tokens[a->id].len;
+    size_t len = t->tokens[a->id].len, origin = 0;
     if (a->normalized && t->normalizer_count) {
-        int rc = tg_normalizer_run(t, s, len, buf, err);
+        struct tg_regex_run run = {0};
+        int rc = tg_normalizer_run(t, &run, s, len, &origin, buf, err);
+        tg_regex_run_release(&run);
         if (rc != TG_OK)
             return rc;
         if (!set_decoded(t, &t->tokens[a->id], buf))
@@ -120,28 +103,67 @@ static int index_one(struct tg_tokenizer *t, size_t i, struct tg_text *buf, stru
         s = buf->data;
         len = buf->len;
     }
-    return insert(a->normalized ? &t->normalized : &t->raw, s, len, (int32_t)i)
-               ? TG_OK
-               : tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", t->name);
+    if (len == 0)
+        return TG_OK; /* nothing of it is left to be found */
+    to->begins[to->count] = to->all.len;
+    to->keys[to->count++] = (struct tg_trie_key){NULL, len, i};
+    return tg_text_add(&to->all, s, len) ? TG_OK
+                                         : tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", t->name);
+}
+
+static int index_kind(struct tg_tokenizer *t, bool normalized, struct tg_matcher *m,
+                      struct tg_err *err)
+{
+    struct tg_text buf = {0};
+    struct texts k = {.keys = tg_alloc_array(t->added_count + 1, sizeof *k.keys),
+                      .begins = tg_alloc_array(t->added_count + 1, sizeof *k.begins)};
+    int rc = k.keys && k.begins ? TG_OK : tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", t->name);
+    for (size_t i = 0; i < t->added_count && rc == TG_OK; i++)
+        if (t->added[i].normalized == normalized)
+            rc = add_text(t, (int32_t)i, &buf, &k, err);
+    for (size_t i = 0; i < k.count && rc == TG_OK; i++) {
+        k.keys[i].s = k.all.data + k.begins[i];
+        m->first[(unsigned char)*k.keys[i].s] = true;
+    }
+    if (rc == TG_OK && !tg_trie_build(&m->trie, k.keys, k.count))
+        rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", t->name);
+    tg_text_release(&buf);
+    tg_text_release(&k.all);
+    tg_free(k.keys);
+    tg_free(k.begins);
+    return rc;
+}
+
+/* Of two tokens of the same text the first counts; HF looks at special tokens first. */
+static bool special_first(struct tg_tokenizer *t)
+{
+    struct tg_added *sorted = tg_alloc_array(t->added_count + 1, sizeof *sorted);
+    size_t n = 0;
+    if (!sorted)
+        return false;
+    for (int special = 1; special >= 0; special--)
+        for (size_t i = 0; i < t->added_count; i++)
+            if (t->added[i].special == special)
+                sorted[n++] = t->added[i];
+    tg_free(t->added);
+    t->added = sorted;
+    t->added_cap = t->added_count + 1;
+    return true;
 }
 
 int tg_added_index(struct tg_tokenizer *t, struct tg_err *err)
 {
-    struct tg_text buf = {0};
-    int rc = TG_OK;
-    for (int special = 1; special >= 0; special--) /* HF looks at special tokens first */
-        for (size_t i = 0; i < t->added_count && rc == TG_OK; i++)
-            if (t->added[i].special == special)
-                rc = index_one(t, i, &buf, err);
-    tg_text_release(&buf);
-    return rc;
+    if (!special_first(t))
+        return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", t->name);
+    int rc = index_kind(t, false, &t->raw, err);
+    return rc == TG_OK ? index_kind(t, true, &t->normalized, err) : rc;
 }
 
 /* ---- matching ---- */
 
-/* \w of Rust's regex: Alphabetic, marks, decimal digits, connectors, joiners. Alphabetic beyond
+/* Alphabetic, marks, decimal digits, connectors, joiners. Alphabetic beyond
  * letters, letter numbers and marks is circled and squared Latin. */
-static bool is_word(uint32_t c)
+bool tg_char_is_word(uint32_t c)
 {
     switch (utf8proc_category((utf8proc_int32_t)c)) {
     case UTF8PROC_CATEGORY_LU:
@@ -175,8 +197,8 @@ static size_t char_before(const char *text, size_t at)
 static bool stands_alone(const char *text, size_t len, size_t begin, size_t end)
 {
     size_t n;
-    return (begin == 0 || !is_word(tg_char_at(text + char_before(text, begin), &n))) &&
-           (end == len || !is_word(tg_char_at(text + end, &n)));
+    return (begin == 0 || !tg_char_is_word(tg_char_at(text + char_before(text, begin), &n))) &&
+           (end == len || !tg_char_is_word(tg_char_at(text + end, &n)));
 }
 
 static size_t spaces_before(const uint8_t *classes, const char *text, size_t at, size_t from)
@@ -199,38 +221,24 @@ static size_t spaces_after(const uint8_t *classes, const char *text, size_t at, 
     return at;
 }
 
-/* The longest token at text[at]: its index, or -1; *end behind it. */
-static int32_t longest_at(const struct tg_matcher *m, const char *text, size_t len, size_t at,
-                          size_t *end)
-{
-    int32_t found = -1;
-    uint32_t node = m->first[(unsigned char)text[at]];
-    while (node) {
-        at++;
-        if (m->nodes[node].added >= 0) {
-            found = m->nodes[node].added;
-            *end = at;
-        }
-        node = at < len ? child_of(m, node, (unsigned char)text[at]) : 0;
-    }
-    return found;
-}
-
-int tg_added_split(struct tg_encoder *e, const struct tg_matcher *m, const char *text, size_t len,
+int tg_added_split(struct tg_encoder *e, const struct tg_matcher *m, struct tg_piece whole,
                    tg_piece_fn piece)
 {
     const uint8_t *classes = e->t->classes;
-    size_t at = 0, done = 0;
+    const char *text = whole.text;
+    size_t at = 0, done = 0, len = whole.len;
     int rc = TG_OK;
-    while (m->nodes && at < len) {
-        size_t end = at;
-        int32_t found = m->first[(unsigned char)text[at]] ? longest_at(m, text, len, at, &end) : -1;
-        if (found < 0) {
+    while (m->trie.nodes && at < len) {
+        int32_t found = -1;
+        size_t n = m->first[(unsigned char)text[at]]
+                       ? tg_trie_longest(&m->trie, text + at, len - at, &found)
+                       : 0;
+        if (n == 0) {
             at++;
             continue;
         }
         const struct tg_added *a = &e->t->added[found];
-        size_t begin = at;
+        size_t begin = at, end = at + n;
         at = end;
         if (a->single_word && !stands_alone(text, len, begin, end))
             continue;
@@ -239,12 +247,12 @@ int tg_added_split(struct tg_encoder *e, const struct tg_matcher *m, const char 
         if (a->rstrip)
             end = spaces_after(classes, text, end, len);
         if (begin > done)
-            rc = piece(e, text + done, begin - done, -1);
+            rc = piece(e, tg_piece_part(whole, done, begin), -1);
         if (rc == TG_OK)
-            rc = piece(e, text + end, 0, a->id);
+            rc = piece(e, tg_piece_part(whole, end, end), a->id);
         if (rc != TG_OK)
             return rc;
         done = end;
     }
-    return done < len ? piece(e, text + done, len - done, -1) : TG_OK;
+    return done < len ? piece(e, tg_piece_part(whole, done, len), -1) : TG_OK;
 }

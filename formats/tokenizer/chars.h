@@ -5,7 +5,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TG_CHAR_L = 1, TG_CHAR_N = 2, TG_CHAR_M = 4, TG_CHAR_S = 8 };
+/* Letters, numbers, marks, spaces; then what HF's older tables call punctuation and accents, and
+ * what its normal forms do not know: see unicode.def. */
+enum {
+    TG_CHAR_L = 1,
+    TG_CHAR_N = 2,
+    TG_CHAR_M = 4,
+    TG_CHAR_S = 8,
+    TG_CHAR_P = 16,
+    TG_CHAR_A = 32,
+    TG_CHAR_U = 64,
+};
 
 /* One byte a code point, 0x110000 in all, from unicode.def; NULL: no memory. Freed with tg_free. */
 uint8_t *tg_char_classes(void);

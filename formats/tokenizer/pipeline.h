@@ -1,6 +1,5 @@
-/* Inside of the tokenizers: the stages that a tokenizer.json names (normalizer, pre-tokenizer,
- * model, post-processor, decoder), each a small table of supported kinds, and the scratch memory of
- * one call. */
+/* Inside of the tokenizers: the model, the whole tokenizer with its stages, and the scratch memory
+ * of one call. */
 #ifndef TG_FORMATS_PIPELINE_H
 #define TG_FORMATS_PIPELINE_H
 
@@ -10,8 +9,7 @@
 
 #include "base/json.h"
 #include "base/status.h"
-#include "formats/tokenizer/chars.h"
-#include "formats/tokenizer/regex.h"
+#include "formats/tokenizer/stages.h"
 #include "formats/tokenizer/strmap.h"
 #include "formats/tokenizer/tokenizer.h"
 
@@ -26,57 +24,6 @@ struct tg_token {
 
 struct tg_encoder;
 
-/* ---- normalizer ---- */
-struct tg_normalizer {
-    int options; /* of utf8proc */
-};
-int tg_normalizer_load(struct tg_tokenizer *t, struct tg_json o, struct tg_err *err);
-/* The normalised text replaces *out. */
-int tg_normalizer_run(const struct tg_tokenizer *t, const char *text, size_t len,
-                      struct tg_text *out, struct tg_err *err);
-
-/* ---- pre-tokenizer ---- */
-enum tg_behavior {
-    TG_SPLIT_REMOVED,
-    TG_SPLIT_ISOLATED,
-    TG_SPLIT_PREVIOUS,
-    TG_SPLIT_NEXT,
-    TG_SPLIT_CONTIGUOUS,
-};
-struct tg_pretok {
-    /* Hands each piece of text to tg_pieces_emit(e, step + 1, ...). */
-    int (*run)(struct tg_encoder *e, size_t step, const char *text, size_t len);
-    struct tg_regex *regex; /* owned */
-    tg_scan_fn scan;        /* the same pattern by hand, or NULL */
-    enum tg_behavior behavior;
-    bool invert;
-};
-int tg_pretok_load(struct tg_tokenizer *t, struct tg_json o, struct tg_err *err);
-int tg_pieces_emit(struct tg_encoder *e, size_t step, const char *text, size_t len);
-
-/* ---- added tokens ---- */
-struct tg_added {
-    int32_t id;
-    bool single_word, lstrip, rstrip, normalized, special;
-};
-/* A trie over bytes: node 0 is the root; children form a list. */
-struct tg_trie_node {
-    uint32_t child, sibling; /* 0: none */
-    int32_t added;           /* index into t->added of the token that ends here, or -1 */
-    unsigned char byte;
-};
-struct tg_matcher {
-    struct tg_trie_node *nodes; /* owned; NULL: no patterns */
-    size_t count, cap;
-    uint32_t first[256]; /* child of the root by byte; 0: none */
-};
-int tg_added_load(struct tg_tokenizer *t, struct tg_json list, struct tg_err *err);
-int tg_added_index(struct tg_tokenizer *t, struct tg_err *err); /* after the normalizer is known */
-/* Cuts text at added tokens: `piece` gets the parts between (id -1) and the tokens (len 0). */
-typedef int (*tg_piece_fn)(struct tg_encoder *e, const char *text, size_t len, int32_t id);
-int tg_added_split(struct tg_encoder *e, const struct tg_matcher *m, const char *text, size_t len,
-                   tg_piece_fn piece);
-
 /* ---- model ---- */
 struct tg_token_model {
     const char *name;
@@ -89,21 +36,6 @@ struct tg_token_model {
 #define TG_TOKENIZER(name) extern const struct tg_token_model tg_token_model_##name;
 #include "formats/tokenizer/tokenizers.def"
 #undef TG_TOKENIZER
-
-/* ---- post-processor: ids around the text ---- */
-int tg_post_load(struct tg_tokenizer *t, struct tg_json o, struct tg_err *err);
-
-/* ---- decoder ---- */
-struct tg_pieces {
-    struct tg_text text;
-    size_t *ends; /* owned */
-    size_t count, cap;
-};
-typedef int (*tg_decoder_fn)(const struct tg_tokenizer *t, struct tg_pieces *p, struct tg_err *err);
-int tg_decoder_load(struct tg_tokenizer *t, struct tg_json o, struct tg_err *err);
-int tg_decoder_run(const struct tg_tokenizer *t, struct tg_pieces *p, struct tg_err *err);
-bool tg_pieces_add(struct tg_pieces *p, const char *s, size_t n);
-void tg_pieces_release(struct tg_pieces *p);
 
 /* ---- the whole ---- */
 struct tg_tokenizer {
@@ -124,11 +56,20 @@ struct tg_tokenizer {
     const struct tg_token_model *model;
     void *model_state;
     struct tg_ids before, after; /* ids of the post-processor */
-    tg_decoder_fn decoders[TG_MAX_STEPS];
+    struct tg_decoder decoders[TG_MAX_STEPS];
     size_t decoder_count;
+    bool decodes; /* there is a decoder; without one, spaces stand between tokens */
 };
+struct tg_tokenizer *tg_tokenizer_new(const char *name, size_t vocab_limit, struct tg_err *err);
+int tg_tokenizer_done(struct tg_tokenizer **out, struct tg_tokenizer *t, int rc);
 /* Registers a token; an id twice, or out of range, is an error. */
-int tg_token_add(struct tg_tokenizer *t, const char *s, int64_t id, struct tg_err *err);
+int tg_token_add(struct tg_tokenizer *t, const char *s, size_t len, int64_t id, struct tg_err *err);
+/* The byte that a token like "<0x0A>" stands for, or -1. */
+int tg_byte_of_token(const char *s, size_t n);
+/* Length of the character at s[0..n), n > 0; 0: not UTF-8. */
+size_t tg_char_length(const char *s, size_t n);
+/* Ids of the tokens "<0x00>" to "<0xFF>", -1: none. */
+void tg_byte_tokens(const struct tg_tokenizer *t, int32_t byte_id[256]);
 
 struct tg_encoder {
     const struct tg_tokenizer *t;
@@ -140,6 +81,7 @@ struct tg_encoder {
     void *model_scratch;
     size_t text_len; /* of the whole call: caches are sized by it */
 };
+int tg_ids_append(struct tg_encoder *e, const int32_t *ids, size_t n);
 
 /* Error: FILE: key: 'value' is not supported */
 int tg_unsupported(const struct tg_tokenizer *t, struct tg_err *err, const char *key,

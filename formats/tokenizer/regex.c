@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "formats/tokenizer/chars.h"
 
 enum { MATCH_LIMIT = 10000000, HEAP_LIMIT_KIB = 65536, JIT_STACK = 1 << 20, MAX_PATTERN = 1 << 16 };
 
@@ -239,4 +240,24 @@ int tg_regex_find(const struct tg_regex *r, struct tg_regex_run *run, const char
     *start = at[0];
     *end = at[1];
     return 1;
+}
+
+int tg_regex_next(const struct tg_regex *r, struct tg_regex_run *run, const char *text, size_t len,
+                  struct tg_regex_walk *walk, size_t *start, size_t *end, struct tg_err *err)
+{
+    while (walk->from <= len) {
+        size_t n;
+        int rc = tg_regex_find(r, run, text, len, walk->from, start, end, err);
+        if (rc <= 0)
+            return rc;
+        if (*start < *end || *start != walk->last) {
+            walk->from = walk->last = *end;
+            return 1;
+        }
+        if (*end >= len)
+            return 0;
+        tg_char_at(text + *end, &n);
+        walk->from = *end + n;
+    }
+    return 0;
 }

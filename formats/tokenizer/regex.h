@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/status.h"
 
@@ -26,5 +27,17 @@ void tg_regex_run_release(struct tg_regex_run *run);
  */
 int tg_regex_find(const struct tg_regex *r, struct tg_regex_run *run, const char *text, size_t len,
                   size_t from, size_t *start, size_t *end, struct tg_err *err);
+
+/* The matches in turn, as Oniguruma's iterator gives them: an empty one right behind a match is
+ * passed over. Returns as tg_regex_find. */
+struct tg_regex_walk {
+    size_t from, last;
+};
+static inline struct tg_regex_walk tg_regex_walk_from(size_t from)
+{
+    return (struct tg_regex_walk){from, SIZE_MAX};
+}
+int tg_regex_next(const struct tg_regex *r, struct tg_regex_run *run, const char *text, size_t len,
+                  struct tg_regex_walk *walk, size_t *start, size_t *end, struct tg_err *err);
 
 #endif

@@ -32,7 +32,8 @@ uint8_t *tg_char_classes(void)
     if (!classes)
         return NULL;
     for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
-        memset(classes + ranges[i].first, (int)ranges[i].bit, ranges[i].last - ranges[i].first + 1);
+        for (uint32_t c = ranges[i].first; c <= ranges[i].last; c++)
+            classes[c] |= (uint8_t)ranges[i].bit;
     return classes;
 }
 

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "formats/tokenizer/pipeline.h"
+#include "formats/tokenizer/sentencepiece.h"
 
 static const struct tg_token_model *const models[] = {
 #define TG_TOKENIZER(name) &tg_token_model_##name,
@@ -55,17 +56,21 @@ int tg_refuse_set(const struct tg_tokenizer *t, struct tg_json o, const char *ke
     return tg_unsupported(t, err, key, tg_json_is_string(v) ? tg_json_string(v) : "a setting");
 }
 
-int tg_token_add(struct tg_tokenizer *t, const char *s, int64_t id, struct tg_err *err)
+int tg_token_add(struct tg_tokenizer *t, const char *s, size_t len, int64_t id, struct tg_err *err)
 {
-    size_t len = strlen(s), at = t->pool.len;
+    size_t at = t->pool.len;
+    int shown = (int)(len < 200 ? len : 200);
     if (t->vocab_limit && (uint64_t)id >= t->vocab_limit)
         return tg_fail(err, TG_ERR_MISMATCH,
-                       "%s: token '%.200s' has id %lld, but the model has only %zu", t->name, s,
-                       (long long)id, t->vocab_limit);
+                       "%s: token '%.*s' has id %lld, but the model has only %zu", t->name, shown,
+                       s, (long long)id, t->vocab_limit);
     if ((size_t)id < t->vocab && t->tokens[id].used)
-        return tg_fail(err, TG_ERR_FORMAT, "%s: tokens '%.*s' and '%.200s' both have id %lld",
+        return tg_fail(err, TG_ERR_FORMAT, "%s: tokens '%.*s' and '%.*s' both have id %lld",
                        t->name, (int)(t->tokens[id].len < 200 ? t->tokens[id].len : 200),
-                       t->pool.data + t->tokens[id].off, s, (long long)id);
+                       t->pool.data + t->tokens[id].off, shown, s, (long long)id);
+    if (tg_strmap_find(&t->by_name, t->pool.data, s, len) >= 0)
+        return tg_fail(err, TG_ERR_FORMAT, "%s: the token '%.*s' stands twice in the vocabulary",
+                       t->name, shown, s);
     if (at + len > UINT32_MAX ||
         !tg_grow(&t->tokens, &t->tokens_cap, (size_t)id + 1, sizeof *t->tokens) ||
         !tg_text_add(&t->pool, s, len) ||
@@ -90,8 +95,6 @@ static int choose_model(struct tg_tokenizer *t, struct tg_json root, struct tg_e
             t->model = models[i];
             return TG_OK;
         }
-    if (strcmp(type, "BPE") == 0)
-        return tg_unsupported(t, err, "model.type", "BPE without a ByteLevel pre_tokenizer");
     return tg_unsupported(t, err, "model.type", type);
 }
 
@@ -118,50 +121,108 @@ static int load_stages(struct tg_tokenizer *t, struct tg_json root, struct tg_er
         rc = tg_added_index(t, err);
     if (rc == TG_OK)
         rc = tg_post_load(t, tg_json_key(root, "post_processor"), err);
+    t->decodes = tg_json_has(tg_json_key(root, "decoder"));
     return rc == TG_OK ? tg_decoder_load(t, tg_json_key(root, "decoder"), err) : rc;
 }
 
-/* Takes the document. */
-static int build(struct tg_tokenizer **out, struct tg_json_doc *doc, const char *name,
-                 size_t vocab_limit, struct tg_err *err)
+/* An empty tokenizer, or NULL. */
+struct tg_tokenizer *tg_tokenizer_new(const char *name, size_t vocab_limit, struct tg_err *err)
 {
     struct tg_tokenizer *t = tg_alloc(sizeof *t);
-    int rc;
     if (!t || !(t->name = tg_strdup(name)) || !(t->classes = tg_char_classes())) {
-        rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", name);
-    } else {
-        t->vocab_limit = vocab_limit;
-        rc = load_stages(t, tg_json_root(doc), err);
-    }
-    tg_json_free(doc);
-    if (rc != TG_OK) {
+        tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", name);
         tg_tokenizer_free(t);
-        return rc;
+        return NULL;
     }
-    *out = t;
-    return TG_OK;
+    t->vocab_limit = vocab_limit;
+    return t;
 }
 
-int tg_tokenizer_parse(struct tg_tokenizer **t, const char *json, size_t len, const char *name,
+/* *out gets t if rc is TG_OK; otherwise t is freed. */
+int tg_tokenizer_done(struct tg_tokenizer **out, struct tg_tokenizer *t, int rc)
+{
+    if (rc == TG_OK)
+        *out = t;
+    else
+        tg_tokenizer_free(t);
+    return rc;
+}
+
+int tg_tokenizer_parse(struct tg_tokenizer **out, const char *json, size_t len, const char *name,
                        size_t vocab_limit, struct tg_err *err)
 {
     struct tg_json_doc *doc;
-    *t = NULL;
+    *out = NULL;
     int rc = tg_json_parse(&doc, json, len, name, 0, err);
-    return rc == TG_OK ? build(t, doc, name, vocab_limit, err) : rc;
+    if (rc != TG_OK)
+        return rc;
+    struct tg_tokenizer *t = tg_tokenizer_new(name, vocab_limit, err);
+    rc = t ? load_stages(t, tg_json_root(doc), err) : TG_ERR_NOMEM;
+    tg_json_free(doc);
+    return tg_tokenizer_done(out, t, rc);
+}
+
+int tg_tokenizer_parse_model(struct tg_tokenizer **out, const void *bytes, size_t len,
+                             const char *name, size_t vocab_limit, struct tg_err *err)
+{
+    *out = NULL;
+    struct tg_tokenizer *t = tg_tokenizer_new(name, vocab_limit, err);
+    int rc = t ? tg_sentencepiece_build(t, bytes, len, err) : TG_ERR_NOMEM;
+    return tg_tokenizer_done(out, t, rc);
+}
+
+/* An object begins; a protobuf may begin with the same bracket, but not with the same sign behind
+ * it. */
+static bool looks_like_json(const char *s, size_t len)
+{
+    size_t at = 0;
+    while (at < len && strchr(" \t\r\n", s[at]) && s[at])
+        at++;
+    if (at == len || s[at] != '{')
+        return at < len && s[at] == '[';
+    for (at++; at < len && strchr(" \t\r\n", s[at]) && s[at]; at++)
+        ;
+    return at == len || s[at] == '"' || s[at] == '}';
+}
+
+/* The file in a directory that is to be read; the caller frees it. NULL: no memory. */
+static char *file_of(const char *path)
+{
+    if (!tg_path_is_dir(path))
+        return tg_strdup(path);
+    char *json = tg_path_join(path, "tokenizer.json"), *model = NULL;
+    if (!json || tg_path_exists(json))
+        return json;
+    model = tg_path_join(path, "tokenizer.model");
+    bool other = model && tg_path_exists(model);
+    if (other || !model) {
+        tg_free(json);
+        return model;
+    }
+    tg_free(model);
+    return json;
 }
 
 int tg_tokenizer_load(struct tg_tokenizer **t, const char *path, size_t vocab_limit,
                       struct tg_err *err)
 {
-    struct tg_json_doc *doc;
+    enum { MAX_FILE = 1 << 28 };
+    char *bytes = NULL, *file = file_of(path);
+    size_t len;
     *t = NULL;
-    char *file = tg_path_is_dir(path) ? tg_path_join(path, "tokenizer.json") : tg_strdup(path);
     if (!file)
         return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
-    int rc = tg_json_load(&doc, file, 0, err);
+    int rc = tg_file_read(file, MAX_FILE, &bytes, &len, err);
+    bool json = rc == TG_OK && looks_like_json(bytes, len);
     if (rc == TG_OK)
-        rc = build(t, doc, file, vocab_limit, err);
+        rc = json ? tg_tokenizer_parse(t, bytes, len, file, vocab_limit, err)
+                  : tg_tokenizer_parse_model(t, bytes, len, file, vocab_limit, err);
+    if (rc == TG_OK && !json && tg_path_is_dir(path)) {
+        struct tg_tokenizer *made = *t;
+        *t = NULL;
+        rc = tg_tokenizer_done(t, made, tg_sentencepiece_surround(made, path, err));
+    }
+    tg_free(bytes);
     tg_free(file);
     return rc;
 }
@@ -174,11 +235,17 @@ void tg_tokenizer_free(struct tg_tokenizer *t)
         t->model->release(t->model_state);
     for (size_t i = 0; i < t->step_count; i++)
         tg_regex_free(t->steps[i].regex);
+    for (size_t i = 0; i < t->normalizer_count; i++)
+        tg_normalizer_release(&t->normalizers[i]);
+    for (size_t i = 0; i < t->decoder_count; i++)
+        tg_replace_release(&t->decoders[i].replace);
+    tg_trie_release(&t->raw.trie);
+    tg_trie_release(&t->normalized.trie);
     tg_strmap_release(&t->by_name);
     tg_text_release(&t->pool);
     tg_ids_release(&t->before);
     tg_ids_release(&t->after);
-    void *owned[] = {t->name, t->tokens, t->classes, t->added, t->raw.nodes, t->normalized.nodes};
+    void *owned[] = {t->name, t->tokens, t->classes, t->added};
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
         tg_free(owned[i]);
     tg_free(t);
@@ -186,23 +253,34 @@ void tg_tokenizer_free(struct tg_tokenizer *t)
 
 /* ---- text to ids ---- */
 
-static int on_normalized(struct tg_encoder *e, const char *text, size_t len, int32_t id)
+int tg_ids_append(struct tg_encoder *e, const int32_t *ids, size_t n)
 {
-    return id >= 0 ? tg_ids_push(e->ids, id, e->err) : tg_pieces_emit(e, 0, text, len);
+    struct tg_ids *to = e->ids;
+    if (!tg_grow(&to->data, &to->cap, to->count + n, sizeof *to->data))
+        return tg_fail(e->err, TG_ERR_NOMEM, "%s: out of memory", e->t->name);
+    if (n)
+        memcpy(to->data + to->count, ids, n * sizeof *ids);
+    to->count += n;
+    return TG_OK;
 }
 
-static int on_raw(struct tg_encoder *e, const char *text, size_t len, int32_t id)
+static int on_normalized(struct tg_encoder *e, struct tg_piece p, int32_t id)
+{
+    return id >= 0 ? tg_ids_append(e, &id, 1) : tg_pieces_emit(e, 0, p);
+}
+
+static int on_raw(struct tg_encoder *e, struct tg_piece p, int32_t id)
 {
     if (id >= 0)
-        return tg_ids_push(e->ids, id, e->err);
+        return tg_ids_append(e, &id, 1);
     if (e->t->normalizer_count) {
-        int rc = tg_normalizer_run(e->t, text, len, &e->normal, e->err);
+        size_t origin = p.origin;
+        int rc = tg_normalizer_run(e->t, &e->regex_run, p.text, p.len, &origin, &e->normal, e->err);
         if (rc != TG_OK)
             return rc;
-        text = e->normal.data;
-        len = e->normal.len;
+        p = (struct tg_piece){e->normal.data, e->normal.len, origin};
     }
-    return tg_added_split(e, &e->t->normalized, text, len, on_normalized);
+    return tg_added_split(e, &e->t->normalized, p, on_normalized);
 }
 
 static int push_all(struct tg_ids *to, const struct tg_ids *from, struct tg_err *err)
@@ -217,15 +295,17 @@ int tg_tokenizer_encode(const struct tg_tokenizer *t, const char *text, size_t l
                         struct tg_ids *ids, struct tg_err *err)
 {
     struct tg_encoder e = {.t = t, .ids = ids, .err = err, .text_len = len};
-    size_t valid = tg_utf8_check(text, len);
+    size_t valid = tg_utf8_check(text, len), first = 0;
     int rc = TG_OK;
     if (valid < len)
         return tg_fail(err, TG_ERR_FORMAT, "the text is not UTF-8: byte 0x%02X at offset %zu",
                        (unsigned char)text[valid], valid);
+    if (len)
+        tg_char_at(text, &first);
     if (specials)
         rc = push_all(ids, &t->before, err);
     if (rc == TG_OK)
-        rc = tg_added_split(&e, &t->raw, text, len, on_raw);
+        rc = tg_added_split(&e, &t->raw, (struct tg_piece){text, len, first}, on_raw);
     if (rc == TG_OK && specials)
         rc = push_all(ids, &t->after, err);
     tg_text_release(&e.normal);
@@ -254,7 +334,7 @@ int tg_tokenizer_decode(const struct tg_tokenizer *t, const int32_t *ids, size_t
         const struct tg_token *k = &t->tokens[ids[i]];
         if (skip_specials && k->special)
             continue;
-        if (t->decoder_count == 0 && p.count) /* HF joins with spaces when there is no decoder */
+        if (!t->decodes && p.count) /* HF joins with spaces when there is no decoder */
             ok = tg_text_add(&p.text, " ", 1);
         ok = ok && tg_pieces_add(&p, t->pool.data + k->off, k->len);
     }

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/cpu.h"
 #include "convert/spec.h"
 
 /* A norm of one row: y = (x - mean) r f + b.
@@ -113,8 +114,8 @@ static inline size_t tg_argmax(const float *x, size_t n)
     return best;
 }
 
-enum tg_cpu_flags { TG_CPU_AVX2 = 1, TG_CPU_AVX512 = 2, TG_CPU_ALL = ~0 };
-/* The best table that both the processor and `mask` allow. Const, never freed. */
+/* The best table that both the processor and `mask` (enum tg_cpu_flags) allow. Const, never freed.
+ */
 const struct tg_kernels *tg_kernels_select(unsigned mask);
 /* Every table this processor can run, portable C first, NULL-terminated: for tests and selftest. */
 const struct tg_kernels *const *tg_kernels_runnable(void);

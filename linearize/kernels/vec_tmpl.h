@@ -8,7 +8,7 @@
  * that n times it is exact), a polynomial on |r| <= ln 2 / 2 (Cephes expf, S. Moshier), then 2^n in
  * two factors so that results below 2^-126 are rounded once and those above 2^128 become infinite.
  * Adding 1.5 * 2^23 rounds to an integer, left in the low bits. */
-#include "linearize/kernels/cpu.h"
+#include "linearize/kernels/tables.h"
 
 #include <math.h>
 #include <string.h>

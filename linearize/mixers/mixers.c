@@ -6,9 +6,7 @@
 
 #define TG_MIXER(name, ...) &tg_mixer_##name,
 const struct tg_mixer_ops *const tg_mixers[] = {
-#define TG_MIXERS_COMPUTED
 #include "convert/mixers.def"
-#undef TG_MIXERS_COMPUTED
     NULL,
 };
 #undef TG_MIXER

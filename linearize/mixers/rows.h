@@ -5,9 +5,7 @@
 #include "linearize/mixers/mixer.h"
 
 #define TG_MIXER(name, ...) extern const struct tg_mixer_ops tg_mixer_##name;
-#define TG_MIXERS_COMPUTED
 #include "convert/mixers.def"
-#undef TG_MIXERS_COMPUTED
 #undef TG_MIXER
 
 #endif
