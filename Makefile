@@ -47,8 +47,11 @@ $(OBJ)/%.o: %.c $(OBJ)/.flags
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(EXTRA_CFLAGS) -c -o $@ $<
 
-# Vector flags belong to these leaf files alone; kernels/select.c chooses among them at run time.
+# Vector flags belong to these leaf files alone; kernels/select.c and formats/dtype.c choose among them at run time.
+# The conversions of element types round every operation by itself, whatever the instructions.
+$(OBJ)/formats/dtype_c.o: EXTRA_CFLAGS := -ffp-contract=off
 ifeq ($(shell uname -m),x86_64)
+$(OBJ)/formats/x86/%_avx2.o: EXTRA_CFLAGS := -mavx2 -mf16c -ffp-contract=off
 $(OBJ)/linearize/kernels/x86/%_avx2.o: EXTRA_CFLAGS := -mavx2 -mfma -mf16c -ffp-contract=fast
 $(OBJ)/linearize/kernels/x86/%_avx512.o: EXTRA_CFLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -mprefer-vector-width=512 -ffp-contract=fast
 endif
@@ -57,6 +60,10 @@ $(OUT)/libtegu.a: $(LIB_OBJS)
 	rm -f $@ && ar rcs $@ $^
 $(OUT)/libtegu.so: $(LIB_OBJS)
 	$(CC) -shared -Wl,-soname,libtegu.so.0 -o $@ $^ $(ALL_LDFLAGS) $(DEP_LIBS)
+
+$(OUT)/bench/%: $(OBJ)/tests/bench/%.o $(call objs,base) $(call objs,formats)
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(DEP_LIBS)
 
 tests: $(TESTS)
 lib: $(OUT)/libtegu.a $(OUT)/libtegu.so ## libtegu, static and shared
@@ -96,6 +103,8 @@ $(OUT)/fuzz/libtegu.a: $(FUZZ_LIBS)
 $(FUZZ_OBJ)/%.o: %.c
 	@mkdir -p $(@D)
 	$(FUZZ_CC) $(FUZZ_FLAGS) $(EXTRA_CFLAGS) -c -o $@ $<
+$(FUZZ_OBJ)/formats/dtype_c.o: EXTRA_CFLAGS := -ffp-contract=off
+$(FUZZ_OBJ)/formats/x86/%_avx2.o: EXTRA_CFLAGS := -mavx2 -mf16c -ffp-contract=off
 $(FUZZ_OBJ)/linearize/kernels/x86/%_avx2.o: EXTRA_CFLAGS := -mavx2 -mfma -mf16c -ffp-contract=fast
 $(FUZZ_OBJ)/linearize/kernels/x86/%_avx512.o: EXTRA_CFLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -ffp-contract=fast
 

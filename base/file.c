@@ -71,6 +71,31 @@ void tg_map_close(struct tg_map *m)
     *m = (struct tg_map){0};
 }
 
+/* Pages are whole: fetched ones reach out, forgotten ones stay inside, but for the first, which
+ * earlier bytes shared. */
+static void advise(const void *from, size_t n, bool round_up, int advice)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)from / page * page;
+    uintptr_t end = (uintptr_t)from + n;
+    end = (round_up ? end + page - 1 : end) / page * page;
+    if (end > at)
+        (void)madvise((void *)at, end - at, advice);
+}
+
+void tg_map_fetch(const void *from, size_t n)
+{
+#ifdef MADV_POPULATE_READ
+    advise(from, n, true, MADV_POPULATE_READ);
+#else
+    advise(from, n, true, MADV_WILLNEED);
+#endif
+}
+
+void tg_map_forget(const void *from, size_t n)
+{
+    advise(from, n, false, MADV_DONTNEED);
+}
+
 int tg_file_read(const char *path, size_t max, char **text, size_t *len, struct tg_err *err)
 {
     int fd;

@@ -14,6 +14,10 @@ struct tg_map {
 };
 int tg_map_open(struct tg_map *m, const char *path, struct tg_err *err); /* regular files only */
 void tg_map_close(struct tg_map *m); /* accepts a zeroed struct */
+/* Hints about n bytes inside a mapping: they are needed now; they are not needed any more, so that
+ * a long pass over a large file does not fill the process's memory. */
+void tg_map_fetch(const void *from, size_t n);
+void tg_map_forget(const void *from, size_t n);
 
 /* Whole file, NUL-terminated, caller frees; error above `max` bytes. */
 int tg_file_read(const char *path, size_t max, char **text, size_t *len, struct tg_err *err);

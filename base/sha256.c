@@ -1,4 +1,6 @@
 /* SHA-256 (FIPS 180-4). */
+#include "base/sha256.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -13,13 +15,6 @@ static const uint32_t round_constants[64] = {
     0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
-
-struct sha {
-    uint32_t h[8];
-    uint64_t total;
-    uint8_t block[64];
-    size_t used;
-};
 
 static uint32_t ror(uint32_t x, int n)
 {
@@ -69,13 +64,13 @@ static void compress(uint32_t h[8], const uint8_t *p)
         h[i] += s[i];
 }
 
-static void sha_init(struct sha *c)
+void tg_sha256_begin(struct tg_sha256 *c)
 {
-    *c = (struct sha){.h = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c,
-                            0x1f83d9ab, 0x5be0cd19}};
+    *c = (struct tg_sha256){.h = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f,
+                                  0x9b05688c, 0x1f83d9ab, 0x5be0cd19}};
 }
 
-static void sha_add(struct sha *c, const void *bytes, size_t n)
+void tg_sha256_add(struct tg_sha256 *c, const void *bytes, size_t n)
 {
     const uint8_t *p = bytes;
     c->total += n;
@@ -98,46 +93,46 @@ static void sha_add(struct sha *c, const void *bytes, size_t n)
     }
 }
 
-static void sha_finish(struct sha *c, char hex[65])
+void tg_sha256_end(struct tg_sha256 *c, char hex[65])
 {
     uint64_t bits = c->total * 8;
     uint8_t tail[72] = {0x80};
     size_t pad = (c->used < 56 ? 56 : 120) - c->used;
     for (int i = 0; i < 8; i++)
         tail[pad + (size_t)i] = (uint8_t)(bits >> (56 - 8 * i));
-    sha_add(c, tail, pad + 8);
+    tg_sha256_add(c, tail, pad + 8);
     for (int i = 0; i < 8; i++)
         snprintf(hex + 8 * i, 9, "%08x", (unsigned)c->h[i]);
 }
 
 void tg_sha256(const void *bytes, size_t n, char hex[65])
 {
-    struct sha c;
-    sha_init(&c);
-    sha_add(&c, bytes, n);
-    sha_finish(&c, hex);
+    struct tg_sha256 c;
+    tg_sha256_begin(&c);
+    tg_sha256_add(&c, bytes, n);
+    tg_sha256_end(&c, hex);
 }
 
-static int add_file(struct sha *c, const char *path, struct tg_err *err)
+static int add_file(struct tg_sha256 *c, const char *path, struct tg_err *err)
 {
     struct tg_map m;
     int rc = tg_map_open(&m, path, err);
     if (rc != TG_OK)
         return rc;
-    sha_add(c, m.data, m.size);
+    tg_sha256_add(c, m.data, m.size);
     tg_map_close(&m);
     return TG_OK;
 }
 
 int tg_sha256_files(const char *const *paths, size_t count, char hex[65], struct tg_err *err)
 {
-    struct sha c;
+    struct tg_sha256 c;
     int rc = TG_OK;
-    sha_init(&c);
+    tg_sha256_begin(&c);
     for (size_t i = 0; i < count && rc == TG_OK; i++)
         rc = add_file(&c, paths[i], err);
     if (rc == TG_OK)
-        sha_finish(&c, hex);
+        tg_sha256_end(&c, hex);
     return rc;
 }
 

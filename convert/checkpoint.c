@@ -12,7 +12,10 @@
 #include "base/strbuf.h"
 #include "convert/config.h"
 #include "convert/family.h"
+#include "convert/gguf_model.h"
 #include "convert/names.h"
+#include "convert/scaled.h"
+#include "convert/tensor_map.h"
 
 const struct tg_family *const tg_families[] = {
 #define TG_FAMILY(name) &tg_family_##name,
@@ -23,10 +26,12 @@ const struct tg_family *const tg_families[] = {
 struct tg_checkpoint {
     char *path;
     const struct tg_family *family;
+    bool wrapped;
+    struct tg_scaling scaling;
     struct tg_model_spec spec;
     struct tg_param_list params;
     struct tg_tensors *tensors;
-    const struct tg_tensor **source; /* [params.count], borrowed from tensors */
+    struct tg_tensor_map map;
 };
 
 static const struct tg_family *family_of(const char *type)
@@ -52,45 +57,62 @@ static int refuse_type(struct tg_json c, const char *type, struct tg_err *err)
     return rc;
 }
 
-/* The text model's part of the config, its family and the spec. */
-static int read_config(struct tg_json root, const char *name, const struct tg_family **family,
-                       struct tg_model_spec *spec, struct tg_err *err)
+/* What a config is read as. */
+struct reading {
+    const struct tg_family *family;
+    bool wrapped; /* it has a text_config, the text model's part */
+    struct tg_scaling scaling;
+    struct tg_model_spec *spec;
+};
+
+/* The text model's object, of which a wrapper may say some things beside it */
+static int text_part(struct tg_json root, struct tg_json *c, bool *wrapped, struct tg_err *err)
 {
     const struct tg_json inner = tg_json_key(root, "text_config");
-    struct tg_json c = root;
-    const char *type = "";
+
+    *c = root;
+    if (!(*wrapped = tg_json_has(inner)))
+        return TG_OK;
+    if (!tg_json_is_object(inner))
+        return tg_json_fail(root, "text_config", TG_ERR_VALUE, err, "must be an object");
+    *c = inner;
+    return TG_OK;
+}
+
+static int read_config(struct tg_json root, const char *name, struct reading *r, struct tg_err *err)
+{
+    const char *tied = "tie_word_embeddings", *type = "";
+    struct tg_model_spec *spec = r->spec;
+    struct tg_json c;
     int rc;
 
     if (!tg_json_is_object(root))
         return tg_fail(err, TG_ERR_VALUE, "%s: a config must be a JSON object", name);
-    if ((rc = tg_config_unquantised(root, err)))
+    if ((rc = tg_scaling_read(root, &r->scaling, err)) ||
+        (rc = text_part(root, &c, &r->wrapped, err)) ||
+        (rc = tg_scaling_read(c, &r->scaling, err)) ||
+        (rc = tg_json_get_str(c, "model_type", &type, err)))
         return rc;
-    if (tg_json_has(inner)) {
-        if (!tg_json_is_object(inner))
-            return tg_json_fail(root, "text_config", TG_ERR_VALUE, err, "must be an object");
-        c = inner;
-        if ((rc = tg_config_unquantised(c, err)))
-            return rc;
-    }
-    if ((rc = tg_json_get_str(c, "model_type", &type, err)))
-        return rc;
-    if (!(*family = family_of(type)))
+    if (!(r->family = family_of(type)))
         return refuse_type(c, type, err);
-    snprintf(spec->family, sizeof spec->family, "%s", (*family)->name);
-    snprintf(spec->base_family, sizeof spec->base_family, "%s", (*family)->name);
-    if ((rc = (*family)->read_config(c, spec, err)))
+    snprintf(spec->family, sizeof spec->family, "%s", r->family->name);
+    snprintf(spec->base_family, sizeof spec->base_family, "%s", r->family->name);
+    if ((rc = r->family->read_config(c, spec, err)))
+        return rc;
+    if (!tg_json_has(tg_json_key(c, tied)) &&
+        (rc = tg_json_get_bool_or(root, tied, &spec->tied_head, err)))
         return rc;
     return tg_spec_check(spec, name, err);
 }
 
-static int parse_config(struct tg_json_doc *doc, const char *name, const struct tg_family **family,
-                        struct tg_model_spec *spec, struct tg_err *err)
+static int parse_config(struct tg_json_doc *doc, const char *name, struct reading *r,
+                        struct tg_err *err)
 {
     int rc;
 
-    *spec = (struct tg_model_spec){0};
-    if ((rc = read_config(tg_json_root(doc), name, family, spec, err)))
-        tg_spec_release(spec);
+    *r->spec = (struct tg_model_spec){0};
+    if ((rc = read_config(tg_json_root(doc), name, r, err)))
+        tg_spec_release(r->spec);
     tg_json_free(doc);
     return rc;
 }
@@ -98,15 +120,14 @@ static int parse_config(struct tg_json_doc *doc, const char *name, const struct 
 int tg_config_parse(const char *json, size_t len, const char *name, struct tg_model_spec *spec,
                     struct tg_err *err)
 {
-    const struct tg_family *family;
+    struct reading r = {.spec = spec};
     struct tg_json_doc *doc;
     const int rc = tg_json_parse(&doc, json, len, name, TG_JSON_INFINITY, err);
 
-    return rc == TG_OK ? parse_config(doc, name, &family, spec, err) : rc;
+    return rc == TG_OK ? parse_config(doc, name, &r, err) : rc;
 }
 
-static int load_config(const char *path, const struct tg_family **family,
-                       struct tg_model_spec *spec, struct tg_err *err)
+static int load_config(const char *path, struct reading *r, struct tg_err *err)
 {
     struct tg_json_doc *doc = NULL;
     char *file;
@@ -123,178 +144,79 @@ static int load_config(const char *path, const struct tg_family **family,
         return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
     rc = tg_json_load(&doc, file, TG_JSON_INFINITY, err);
     if (rc == TG_OK)
-        rc = parse_config(doc, file, family, spec, err);
+        rc = parse_config(doc, file, r, err);
     tg_free(file);
     return rc;
 }
 
-int tg_config_read(const char *path, struct tg_model_spec *spec, struct tg_err *err)
+/* A GGUF file: its metadata are the config; *names maps its tensors. */
+static int load_gguf(const char *path, struct tg_tensors **tensors, const struct tg_family **names,
+                     struct tg_model_spec *spec, struct tg_err *err)
 {
-    const struct tg_family *family;
-
-    return load_config(path, &family, spec, err);
-}
-
-/* Canonical name -> index in params, by bisection over sorted names. */
-struct by_name {
-    const char *name;
-    size_t index;
-};
-
-static int compare_names(const void *a, const void *b)
-{
-    return strcmp(((const struct by_name *)a)->name, ((const struct by_name *)b)->name);
-}
-
-static bool find_param(const struct by_name *sorted, size_t count, const char *name, size_t *index)
-{
-    const struct by_name key = {name, 0};
-    const struct by_name *hit = bsearch(&key, sorted, count, sizeof *sorted, compare_names);
-
-    if (hit)
-        *index = hit->index;
-    return hit != NULL;
-}
-
-static bool droppable(const struct tg_family *f, const char *name)
-{
-    for (size_t i = 0; f->droppable[i]; i++)
-        if (tg_name_like(f->droppable[i], name))
-            return true;
-    return false;
-}
-
-static int check_shape(const struct tg_tensor *t, const struct tg_param *p, struct tg_err *err)
-{
-    char found[128], expected[128];
-
-    if (!tg_dtype_info(t->dtype)->is_float)
-        return tg_fail(err, TG_ERR_FORMAT,
-                       "%s: tensor '%s' has dtype %s, but a weight must be a floating type",
-                       t->file, t->name, tg_dtype_info(t->dtype)->name);
-    if (t->rank == p->rank && !memcmp(t->shape, p->shape, (size_t)p->rank * sizeof *p->shape))
-        return TG_OK;
-    return tg_fail(err, TG_ERR_MISMATCH, "%s: tensor '%s' has shape %s, config.json asks for %s",
-                   t->file, t->name, tg_shape_text(t->shape, t->rank, found, sizeof found),
-                   tg_shape_text(p->shape, p->rank, expected, sizeof expected));
-}
-
-/* A tied head that is stored all the same: equal to the embedding, element for element? */
-static int check_tied(const struct tg_tensor *head, const struct tg_tensor *embed,
-                      struct tg_err *err)
-{
-    enum { PIECE = 1024 };
-    const size_t wide = tg_dtype_info(head->dtype)->bits / 8,
-                 other = tg_dtype_info(embed->dtype)->bits / 8;
-    float a[PIECE], b[PIECE];
-
-    if (head->dtype == embed->dtype && !memcmp(head->data, embed->data, head->bytes))
-        return TG_OK;
-    for (size_t at = 0; at < head->elements; at += PIECE) {
-        const size_t n = head->elements - at < PIECE ? head->elements - at : PIECE;
-        tg_dtype_to_f32(head->dtype, (const char *)head->data + at * wide, a, n);
-        tg_dtype_to_f32(embed->dtype, (const char *)embed->data + at * other, b, n);
-        for (size_t i = 0; i < n; i++)
-            if (!(a[i] == b[i]))
-                return tg_fail(
-                    err, TG_ERR_MISMATCH,
-                    "%s: tensor '%s' differs from the embedding '%s' at element %zu (%g, "
-                    "%g), but config.json says tie_word_embeddings",
-                    head->file, head->name, embed->name, at + i, a[i], b[i]);
-    }
-    return TG_OK;
-}
-
-static int refuse_unknown(const struct tg_checkpoint *c, const struct tg_tensor *t,
-                          struct tg_err *err)
-{
-    char shape[128];
-
-    return tg_fail(err, TG_ERR_MISMATCH,
-                   "%s: tensor '%s' %s is unknown: a %s model with this config.json has no such "
-                   "parameter",
-                   t->file, t->name, tg_shape_text(t->shape, t->rank, shape, sizeof shape),
-                   c->family->name);
-}
-
-/* Finds the parameter of one stored tensor. */
-static int place_tensor(struct tg_checkpoint *c, const struct by_name *sorted,
-                        const struct tg_tensor *t, const struct tg_tensor **head,
-                        struct tg_err *err)
-{
-    const struct tg_tensor **slot;
-    char name[TG_NAME_SIZE];
-    size_t index = 0;
+    struct tg_strbuf json;
     int rc;
 
-    if (!tg_name_canonical(c->family->names, t->name, name, sizeof name))
-        return droppable(c->family, t->name) ? TG_OK : refuse_unknown(c, t, err);
-    if (find_param(sorted, c->params.count, name, &index))
-        slot = &c->source[index];
-    else if (c->spec.tied_head && !strcmp(name, "head.weight")) {
-        if (!find_param(sorted, c->params.count, "embed.weight", &index))
-            return refuse_unknown(c, t, err);
-        slot = head;
-    } else
-        return droppable(c->family, t->name) ? TG_OK : refuse_unknown(c, t, err);
-    if (*slot)
-        return tg_fail(err, TG_ERR_MISMATCH,
-                       "%s: tensors '%s' and '%s' are both the parameter '%s'", t->file,
-                       (*slot)->name, t->name, name);
-    if ((rc = check_shape(t, &c->params.items[index], err)))
-        return rc;
-    *slot = t;
-    return TG_OK;
+    tg_strbuf_init(&json, 1 << 20);
+    if (!(rc = tg_tensors_open(tensors, path, err)) &&
+        !(rc = tg_gguf_config(*tensors, &json, names, err)))
+        rc = tg_config_parse(json.text, json.len, tg_tensors_file(*tensors, 0), spec, err);
+    tg_strbuf_release(&json);
+    return rc;
 }
 
-static int check_missing(const struct tg_checkpoint *c, struct tg_err *err)
+/* From either; the tensors of a GGUF model are open then. */
+static int load(const char *path, struct reading *r, struct tg_tensors **tensors,
+                struct tg_err *err)
 {
-    for (size_t i = 0; i < c->params.count; i++) {
-        const struct tg_param *p = &c->params.items[i];
-        char name[TG_NAME_SIZE], shape[128];
+    bool gguf;
+    const int rc = tg_gguf_is_model(path, &gguf, err);
 
-        if (c->source[i])
-            continue;
-        if (!tg_name_source(c->family->names, p->name, name, sizeof name))
-            snprintf(name, sizeof name, "%s", p->name);
-        return tg_fail(err, TG_ERR_MISMATCH, "%s: tensor '%s' %s is missing", c->path, name,
-                       tg_shape_text(p->shape, p->rank, shape, sizeof shape));
-    }
-    return TG_OK;
+    if (rc != TG_OK)
+        return rc;
+    return gguf ? load_gguf(path, tensors, &r->family, r->spec, err) : load_config(path, r, err);
+}
+
+int tg_config_read(const char *path, struct tg_model_spec *spec, struct tg_err *err)
+{
+    struct reading r = {.spec = spec};
+    struct tg_tensors *tensors = NULL;
+    const int rc = load(path, &r, &tensors, err);
+
+    tg_tensors_close(tensors);
+    return rc;
 }
 
 static int map_tensors(struct tg_checkpoint *c, struct tg_err *err)
 {
-    const size_t count = tg_tensors_count(c->tensors);
-    struct by_name *sorted = tg_alloc_array(c->params.count, sizeof *sorted);
-    const struct tg_tensor *head = NULL;
-    int rc = TG_OK;
-
-    c->source = tg_alloc_array(c->params.count, sizeof *c->source);
-    if (!sorted || !c->source)
-        rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", c->path);
-    for (size_t i = 0; i < count && rc == TG_OK; i++) {
+    for (size_t i = 0; i < tg_tensors_count(c->tensors); i++) {
         const struct tg_tensor *t = tg_tensors_at(c->tensors, i);
         const char *method = tg_name_quantised(t->name);
-        if (method)
-            rc = tg_fail(err, TG_ERR_UNSUPPORTED,
-                         "%s: tensor '%s' belongs to weights quantised with %s; only unquantised "
-                         "weights are read: use the original checkpoint",
-                         t->file, t->name, method);
+        if (method && !tg_scaling_takes(&c->scaling, t->name))
+            return tg_fail(
+                err, TG_ERR_UNSUPPORTED,
+                "%s: tensor '%s' belongs to weights quantised with %s, which config.json "
+                "does not name or which are not read: use the original checkpoint",
+                t->file, t->name, method);
     }
-    if (rc == TG_OK) {
-        for (size_t i = 0; i < c->params.count; i++)
-            sorted[i] = (struct by_name){c->params.items[i].name, i};
-        qsort(sorted, c->params.count, sizeof *sorted, compare_names);
-    }
-    for (size_t i = 0; i < count && rc == TG_OK; i++)
-        rc = place_tensor(c, sorted, tg_tensors_at(c->tensors, i), &head, err);
-    if (rc == TG_OK)
-        rc = check_missing(c, err);
-    if (rc == TG_OK && head)
-        rc = check_tied(head, c->source[0], err); /* the table begins with the embedding */
-    tg_free(sorted);
-    return rc;
+    return tg_tensor_map_make(&c->map, c->family, c->wrapped, &c->scaling, &c->spec, &c->params,
+                              c->tensors, c->path, err);
+}
+
+static int open_parts(struct tg_checkpoint *c, const char *path, struct tg_err *err)
+{
+    struct reading r = {.spec = &c->spec};
+    int rc;
+
+    if (!(c->path = tg_strdup(path)))
+        return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
+    rc = load(path, &r, &c->tensors, err);
+    c->family = r.family;
+    c->wrapped = r.wrapped;
+    c->scaling = r.scaling;
+    if (rc || (rc = tg_params_of(&c->spec, &c->params, err)) ||
+        (!c->tensors && (rc = tg_tensors_open(&c->tensors, path, err))))
+        return rc;
+    return map_tensors(c, err);
 }
 
 int tg_checkpoint_open(struct tg_checkpoint **out, const char *path, struct tg_err *err)
@@ -303,13 +225,9 @@ int tg_checkpoint_open(struct tg_checkpoint **out, const char *path, struct tg_e
     int rc;
 
     *out = NULL;
-    if (!c || !(c->path = tg_strdup(path)))
-        rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
-    else if (!(rc = load_config(path, &c->family, &c->spec, err)) &&
-             !(rc = tg_params_of(&c->spec, &c->params, err)) &&
-             !(rc = tg_tensors_open(&c->tensors, path, err)))
-        rc = map_tensors(c, err);
-    if (rc != TG_OK) {
+    if (!c)
+        return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
+    if ((rc = open_parts(c, path, err))) {
         tg_checkpoint_close(c);
         return rc;
     }
@@ -321,7 +239,7 @@ void tg_checkpoint_close(struct tg_checkpoint *c)
 {
     if (!c)
         return;
-    tg_free(c->source);
+    tg_tensor_map_release(&c->map);
     tg_tensors_close(c->tensors);
     tg_params_release(&c->params);
     tg_spec_release(&c->spec);
@@ -349,20 +267,75 @@ const char *tg_checkpoint_path(const struct tg_checkpoint *c)
     return c->path;
 }
 
-const struct tg_tensor *tg_checkpoint_source(const struct tg_checkpoint *c, size_t i)
+const struct tg_source *tg_checkpoint_sources(const struct tg_checkpoint *c, size_t i,
+                                              size_t *count)
 {
-    return c->source[i];
+    *count = c->map.first[i + 1] - c->map.first[i];
+    return c->map.sources + c->map.first[i];
+}
+
+/* Elements [first, first + count) of a stored tensor as float32 */
+static int read_range(const struct tg_tensor *t, size_t first, size_t count, float *dst,
+                      struct tg_err *err)
+{
+    enum { PIECE = 1 << 14 };
+    unsigned char space[PIECE / 4 * 8];
+    const size_t most = PIECE / 4;
+    int rc = TG_OK;
+
+    for (size_t at = 0; at < count && rc == TG_OK; at += most) {
+        const size_t n = count - at < most ? count - at : most;
+        const void *view;
+        if ((rc = tg_tensor_view(t, first + at, n, space, &view, err)) == TG_OK)
+            tg_dtype_to_f32(t->dtype, view, dst + at, n);
+    }
+    return rc;
+}
+
+/* One run of elements is read where it goes; anything else through the whole tensor. */
+static int read_source(const struct tg_scaling *scaling, const struct tg_source *s, float *dst,
+                       struct tg_err *err)
+{
+    const struct tg_layout *l = &s->layout;
+    const struct tg_piece *p = &l->piece[0];
+    const struct tg_tensor *t = s->tensor;
+    size_t elements = 1;
+    float *whole;
+    int rc;
+
+    if (!s->scales && l->pieces == 1 && p->loops == 1 && p->loop[0].from == 1 &&
+        p->loop[0].to == 1) {
+        if (p->loop[0].count == t->elements)
+            return tg_tensor_read_f32(t, dst + p->to, err);
+        if (tg_dtype_info(t->dtype)->block == 1)
+            return read_range(t, p->from, p->loop[0].count, dst + p->to, err);
+    }
+    for (int d = 0; d < l->rank; d++) /* two in a byte for mxfp4 */
+        elements *= (size_t)l->shape[d];
+    if (!(whole = tg_alloc_floats(elements)))
+        return tg_fail(err, TG_ERR_NOMEM, "%s: tensor '%s': out of memory", t->file, t->name);
+    rc = s->scales ? tg_scaling_read_f32(scaling, t, s->scales, whole, err)
+                   : tg_tensor_read_f32(t, whole, err);
+    if (rc == TG_OK)
+        tg_layout_copy(l, whole, dst);
+    tg_free(whole);
+    return rc;
 }
 
 int tg_checkpoint_read(const struct tg_checkpoint *c, size_t i, float *dst, struct tg_err *err)
 {
-    const struct tg_tensor *t = c->source[i];
-    const int rc = tg_tensor_read_f32(t, dst, err);
+    size_t count;
+    const struct tg_source *s = tg_checkpoint_sources(c, i, &count);
+    int rc = TG_OK;
 
-    for (size_t e = 0; rc == TG_OK && e < t->elements; e++)
+    for (size_t k = 0; k < count && rc == TG_OK; k++)
+        rc = read_source(&c->scaling, &s[k], dst, err);
+    for (size_t e = 0; rc == TG_OK && e < c->params.items[i].count; e++)
         if (!isfinite(dst[e]))
-            return tg_fail(err, TG_ERR_VALUE, "%s: tensor '%s' has %s at element %zu", t->file,
-                           t->name, isnan(dst[e]) ? "NaN" : "an infinity", e);
+            return tg_fail(err, TG_ERR_VALUE, "%s: tensor '%s' has %s at element %zu%s%s",
+                           s->tensor->file, s->tensor->name, isnan(dst[e]) ? "NaN" : "an infinity",
+                           e, count > 1 ? " of all that make " : "",
+                           count > 1 ? c->params.items[i].name : "");
     return rc;
 }
 
@@ -383,7 +356,8 @@ int tg_checkpoint_hash(const struct tg_checkpoint *c, char hex[65], struct tg_er
     if (!files || !config || !tokenizer)
         rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", c->path);
     else {
-        files[n++] = config;
+        if (tg_path_exists(config)) /* a GGUF model has none */
+            files[n++] = config;
         if (tg_path_exists(tokenizer))
             files[n++] = tokenizer;
         for (size_t i = 0; i < shards; i++)

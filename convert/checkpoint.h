@@ -6,22 +6,30 @@
 #include <stdint.h>
 
 #include "base/status.h"
-#include "convert/spec.h"
+#include "convert/layout.h"
 #include "formats/tensors.h"
 
 struct tg_checkpoint;
 
 /* PATH: a directory with config.json and safetensors weights. The map of tensors is checked to be a
- * bijection: every tensor known, every parameter present, shapes and dtypes right; quantised
- * checkpoints are refused by the method's name. */
+ * bijection: every tensor known, every parameter present, shapes and dtypes right. fp8 in blocks
+ * and mxfp4 are read, other quantised checkpoints are refused by the method's name. */
 int tg_checkpoint_open(struct tg_checkpoint **c, const char *path, struct tg_err *err);
 void tg_checkpoint_close(struct tg_checkpoint *c);
 const struct tg_model_spec *tg_checkpoint_spec(const struct tg_checkpoint *c);
 const struct tg_param_list *tg_checkpoint_params(const struct tg_checkpoint *c);
 const struct tg_tensors *tg_checkpoint_tensors(const struct tg_checkpoint *c);
 const char *tg_checkpoint_path(const struct tg_checkpoint *c);
-/* The stored tensor behind parameter i of tg_checkpoint_params. */
-const struct tg_tensor *tg_checkpoint_source(const struct tg_checkpoint *c, size_t i);
+/* The stored tensors behind parameter i of tg_checkpoint_params, and how its elements lie in them;
+ * borrowed. */
+struct tg_source {
+    const struct tg_tensor *tensor;
+    const struct tg_tensor *scales; /* of small floats that have them (fp8, mxfp4); else NULL */
+    size_t expert;                  /* the number at {e} in its name */
+    struct tg_layout layout;
+};
+const struct tg_source *tg_checkpoint_sources(const struct tg_checkpoint *c, size_t i,
+                                              size_t *count);
 /* Parameter i as float32 into dst[params.items[i].count]; NaN and infinities are an error that
  * names the tensor. */
 int tg_checkpoint_read(const struct tg_checkpoint *c, size_t i, float *dst, struct tg_err *err);

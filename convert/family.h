@@ -4,12 +4,17 @@
 #define TG_CONVERT_FAMILY_H
 
 #include "base/json.h"
+#include "convert/layout.h"
 #include "convert/spec.h"
 
 /* "[model.]layers.{i}.self_attn.q_proj.weight" <-> "layers.{i}.mixer.q.weight". {i} is the layer's
- * number; a bracketed beginning may be missing in a file; a final '*' is the rest of the name. */
+ * number, {e} an expert's; a bracketed beginning may be missing in a file; a final '*' is the rest
+ * of the name. A source that holds several parameters has a rule for each; a parameter that comes
+ * from several sources ({e}, or the spellings of two versions) likewise. A rule whose parameter the
+ * spec does not have is passed over. */
 struct tg_name_rule {
     const char *source, *canonical;
+    tg_layout_fn layout; /* NULL: the stored tensor is the parameter */
 };
 
 struct tg_family {

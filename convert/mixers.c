@@ -39,15 +39,21 @@ size_t tg_feature_count(const struct tg_layer_spec *l)
     return tg_feature_map_has_weights(l->feature_map) ? 2 * l->feature_dim : l->head_dim;
 }
 
-/* keys and values of one token [G,K] each */
+/* keys [G,K] and values [G,V] of one token */
 static size_t kv_pair(const struct tg_layer_spec *l)
 {
-    return 2 * l->kv_heads * l->head_dim;
+    return l->kv_heads * (l->head_dim + tg_value_dim(l));
 }
 
 static size_t kv_all(const struct tg_layer_spec *l)
 {
     return kv_pair(l);
+}
+
+/* the latent of keys and values, and the rotated key that all heads share */
+static size_t kv_latent(const struct tg_layer_spec *l)
+{
+    return l->kv_rank + l->rotary_dim;
 }
 
 static size_t kv_none(const struct tg_layer_spec *l)
@@ -70,7 +76,7 @@ static size_t state_ring(const struct tg_layer_spec *l)
 /* per query head a sum of phi(k) v^T and one of phi(k) */
 static size_t linear_state(const struct tg_layer_spec *l)
 {
-    return l->heads * tg_feature_count(l) * (l->head_dim + 1);
+    return l->heads * tg_feature_count(l) * (tg_value_dim(l) + 1);
 }
 
 /* A key enters the linear state when it leaves the window, with the gates passed since: one gate
@@ -123,6 +129,8 @@ bool tg_param_rule_applies(const struct tg_param_rule *r, const struct tg_layer_
         (l->qkv_bias ? 0 : TG_PARAM_IF_QKV_BIAS) | (l->o_bias ? 0 : TG_PARAM_IF_O_BIAS) |
         (l->qk_norm ? 0 : TG_PARAM_IF_QK_NORM) | (l->sinks ? 0 : TG_PARAM_IF_SINKS) |
         (tg_feature_map_has_weights(l->feature_map) ? 0 : TG_PARAM_IF_MAP) |
-        (l->gated ? 0 : TG_PARAM_IF_GATED);
+        (l->gated ? 0 : TG_PARAM_IF_GATED) | (l->output_gate ? 0 : TG_PARAM_IF_OUT_GATE) |
+        (l->qk_norm_bias ? 0 : TG_PARAM_IF_QK_NORM_BIAS) |
+        (l->q_rank ? TG_PARAM_UNLESS_Q_RANK : TG_PARAM_IF_Q_RANK);
     return !(r->flags & missing);
 }

@@ -33,7 +33,16 @@ enum tg_dim {
     TG_DIM_H,
     TG_DIM_K,
     TG_DIM_F,
-    TG_DIM_SINKS
+    TG_DIM_SINKS,
+    TG_DIM_HV,
+    TG_DIM_GV,
+    TG_DIM_Q_NORM, /* by tg_qk_norm: K, [H,K] or HK; stands alone */
+    TG_DIM_K_NORM, /* K, [G,K] or GK */
+    /* latent attention */
+    TG_DIM_Q_RANK,
+    TG_DIM_KV_RANK,
+    TG_DIM_KV_DOWN, /* kv_rank + rotary_dim */
+    TG_DIM_KV_UP    /* H (K - rotary_dim + V) */
 };
 
 enum tg_param_flags {
@@ -44,6 +53,10 @@ enum tg_param_flags {
     TG_PARAM_IF_SINKS = 16,
     TG_PARAM_IF_MAP = 32, /* feature map has weights */
     TG_PARAM_IF_GATED = 64,
+    TG_PARAM_IF_OUT_GATE = 128,
+    TG_PARAM_IF_QK_NORM_BIAS = 256,
+    TG_PARAM_IF_Q_RANK = 512, /* latent attention: q from a latent, or straight */
+    TG_PARAM_UNLESS_Q_RANK = 1024,
 };
 struct tg_param_rule {
     const char *name; /* "q.weight" */

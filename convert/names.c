@@ -1,34 +1,15 @@
-/* Patterns of tensor names. In a pattern {i} stands for a layer's number, written as Python writes
- * it; a bracketed beginning "[model.]" may be missing (checkpoints saved from the bare decoder);
- * a final '*' stands for the rest of the name. Each pattern has at most one {i} or '*'. */
+/* Patterns of tensor names. In a pattern {i} stands for a layer's number and {e} for an expert's,
+ * written as Python writes them; a bracketed beginning "[model.]" may be missing (checkpoints saved
+ * from the bare decoder); a final '*' stands for the rest of the name. Each pattern has at most one
+ * of each. */
 #include "convert/names.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const struct tg_name_rule tg_decoder_names[] = {
-    {"[model.]embed_tokens.weight", "embed.weight"},
-    {"[model.]layers.{i}.input_layernorm.weight", "layers.{i}.norm_in.weight"},
-    {"[model.]layers.{i}.self_attn.q_proj.weight", "layers.{i}.mixer.q.weight"},
-    {"[model.]layers.{i}.self_attn.q_proj.bias", "layers.{i}.mixer.q.bias"},
-    {"[model.]layers.{i}.self_attn.k_proj.weight", "layers.{i}.mixer.k.weight"},
-    {"[model.]layers.{i}.self_attn.k_proj.bias", "layers.{i}.mixer.k.bias"},
-    {"[model.]layers.{i}.self_attn.v_proj.weight", "layers.{i}.mixer.v.weight"},
-    {"[model.]layers.{i}.self_attn.v_proj.bias", "layers.{i}.mixer.v.bias"},
-    {"[model.]layers.{i}.self_attn.o_proj.weight", "layers.{i}.mixer.o.weight"},
-    {"[model.]layers.{i}.self_attn.o_proj.bias", "layers.{i}.mixer.o.bias"},
-    {"[model.]layers.{i}.self_attn.q_norm.weight", "layers.{i}.mixer.q_norm.weight"},
-    {"[model.]layers.{i}.self_attn.k_norm.weight", "layers.{i}.mixer.k_norm.weight"},
-    {"[model.]layers.{i}.post_attention_layernorm.weight", "layers.{i}.norm_mlp.weight"},
-    {"[model.]layers.{i}.mlp.gate_proj.weight", "layers.{i}.mlp.gate.weight"},
-    {"[model.]layers.{i}.mlp.gate_proj.bias", "layers.{i}.mlp.gate.bias"},
-    {"[model.]layers.{i}.mlp.up_proj.weight", "layers.{i}.mlp.up.weight"},
-    {"[model.]layers.{i}.mlp.up_proj.bias", "layers.{i}.mlp.up.bias"},
-    {"[model.]layers.{i}.mlp.down_proj.weight", "layers.{i}.mlp.down.weight"},
-    {"[model.]layers.{i}.mlp.down_proj.bias", "layers.{i}.mlp.down.bias"},
-    {"[model.]norm.weight", "norm_out.weight"},
-    {"lm_head.weight", "head.weight"},
-    {NULL, NULL},
+    TG_NAMES_FRAME, TG_NAMES_PRE, TG_NAMES_ATTENTION(NULL), TG_NAMES_MLP, {NULL, NULL, NULL},
 };
 
 /* Buffers that older versions of transformers saved beside the weights */
@@ -47,22 +28,33 @@ static size_t number_at(const char *s)
     return n <= 9 && !(n > 1 && *s == '0') ? n : 0;
 }
 
-/* What stands in the pattern's hole goes to *hole, *length (0 without a hole). */
-static bool match(const char *pattern, const char *name, const char **hole, size_t *length)
+/* What stands in a pattern's holes, borrowed from the name. */
+struct holes {
+    const char *at[3]; /* {i}, {e}, '*' */
+    size_t length[3];
+};
+enum { LAYER, EXPERT, REST };
+
+static int number_hole(const char *pattern)
 {
-    *length = 0;
-    *hole = name;
+    return !strncmp(pattern, "{i}", 3) ? LAYER : !strncmp(pattern, "{e}", 3) ? EXPERT : -1;
+}
+
+static bool match(const char *pattern, const char *name, struct holes *h)
+{
+    *h = (struct holes){0};
     while (*pattern) {
+        const int number = number_hole(pattern);
         if (*pattern == '*') {
-            *hole = name;
-            *length = strlen(name);
-            return *length > 0;
+            h->at[REST] = name;
+            h->length[REST] = strlen(name);
+            return *name;
         }
-        if (!strncmp(pattern, "{i}", 3)) {
-            if (!(*length = number_at(name)))
+        if (number >= 0) {
+            if (!(h->length[number] = number_at(name)))
                 return false;
-            *hole = name;
-            name += *length;
+            h->at[number] = name;
+            name += h->length[number];
             pattern += 3;
         } else if (*pattern++ != *name++)
             return false;
@@ -70,33 +62,33 @@ static bool match(const char *pattern, const char *name, const char **hole, size
     return !*name;
 }
 
-static bool match_source(const char *pattern, const char *name, const char **hole, size_t *length)
+static bool match_source(const char *pattern, const char *name, struct holes *h)
 {
     const char *close = *pattern == '[' ? strchr(pattern, ']') : NULL;
     size_t prefix;
 
     if (!close)
-        return match(pattern, name, hole, length);
+        return match(pattern, name, h);
     prefix = (size_t)(close - pattern - 1);
-    if (!strncmp(name, pattern + 1, prefix) && match(close + 1, name + prefix, hole, length))
+    if (!strncmp(name, pattern + 1, prefix) && match(close + 1, name + prefix, h))
         return true;
-    return match(close + 1, name, hole, length);
+    return match(close + 1, name, h);
 }
 
-static bool fill(const char *pattern, const char *hole, size_t length, char *out, size_t size)
+static bool fill(const char *pattern, const struct holes *h, char *out, size_t size)
 {
     size_t n = 0;
 
     for (; *pattern; pattern++) {
-        const bool number = !strncmp(pattern, "{i}", 3);
+        const int number = number_hole(pattern), hole = *pattern == '*' ? REST : number;
         if (*pattern == '[' || *pattern == ']')
             continue;
-        if (number || *pattern == '*') {
-            if (length >= size - n)
+        if (hole >= 0) {
+            if (h->length[hole] >= size - n)
                 return false;
-            memcpy(out + n, hole, length);
-            n += length;
-            pattern += number ? 2 : 0;
+            memcpy(out + n, h->at[hole], h->length[hole]);
+            n += h->length[hole];
+            pattern += number >= 0 ? 2 : 0;
         } else {
             if (n + 1 >= size)
                 return false;
@@ -107,26 +99,28 @@ static bool fill(const char *pattern, const char *hole, size_t length, char *out
     return true;
 }
 
-bool tg_name_canonical(const struct tg_name_rule *rules, const char *source, char *out, size_t size)
+bool tg_name_canonical(const struct tg_name_rule *rule, const char *source, char *out, size_t size,
+                       size_t *expert)
 {
-    const char *hole;
-    size_t length;
+    struct holes h;
 
-    for (; rules->source; rules++)
-        if (match_source(rules->source, source, &hole, &length))
-            return fill(rules->canonical, hole, length, out, size);
-    return false;
+    if (!match_source(rule->source, source, &h) || !fill(rule->canonical, &h, out, size))
+        return false;
+    *expert = h.length[EXPERT] ? strtoul(h.at[EXPERT], NULL, 10) : 0;
+    return true;
 }
 
-bool tg_name_source(const struct tg_name_rule *rules, const char *canonical, char *out, size_t size)
+bool tg_name_source(const struct tg_name_rule *rule, const char *canonical, size_t expert,
+                    char *out, size_t size)
 {
-    const char *hole;
-    size_t length;
+    struct holes h;
+    char number[24];
 
-    for (; rules->source; rules++)
-        if (match(rules->canonical, canonical, &hole, &length))
-            return fill(rules->source, hole, length, out, size);
-    return false;
+    if (!match(rule->canonical, canonical, &h))
+        return false;
+    h.length[EXPERT] = (size_t)snprintf(number, sizeof number, "%zu", expert);
+    h.at[EXPERT] = number;
+    return fill(rule->source, &h, out, size);
 }
 
 bool tg_name_like(const char *pattern, const char *name)
@@ -150,6 +144,47 @@ bool tg_name_like(const char *pattern, const char *name)
         pattern++;
     return !*pattern;
 }
+
+bool tg_name_beyond(const char *pattern, const char *name, size_t layers)
+{
+    const char *hole = strstr(pattern, "{+}");
+    const size_t prefix = hole ? (size_t)(hole - pattern) : 0;
+    size_t digits;
+
+    if (!hole || strncmp(pattern, name, prefix) != 0 || !(digits = number_at(name + prefix)))
+        return false;
+    return strtoul(name + prefix, NULL, 10) >= layers &&
+           tg_name_like(hole + 3, name + prefix + digits);
+}
+
+const char *tg_name_inner(const char *name)
+{
+    static const char *const prefixes[] = {"model.language_model.", "language_model.",
+                                           "model.text_model.", "text_model."};
+
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (!strncmp(name, prefixes[i], strlen(prefixes[i])))
+            return name + strlen(prefixes[i]);
+    return name;
+}
+
+const char *const tg_wrapper_droppable[] = {
+    "vision_tower.*",
+    "model.vision_tower.*",
+    "vision_model.*",
+    "model.vision_model.*",
+    "vision_encoder.*",
+    "visual.*",
+    "model.visual.*",
+    "multi_modal_projector.*",
+    "model.multi_modal_projector.*",
+    "audio_tower.*",
+    "model.audio_tower.*",
+    "image_newline",
+    "model.image_newline",
+    "mtp.*",
+    NULL,
+};
 
 const char *tg_name_quantised(const char *name)
 {

@@ -8,6 +8,9 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "convert/gguf_model.h"
+#include "convert/model_files.h"
+#include "formats/gguf_vocab.h"
 
 enum { MAX_CONFIG = 1 << 26 };
 
@@ -19,47 +22,20 @@ static const char *const copied[] = {
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
+    "tokenizer.gguf",
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
 };
 
-static int copy_file(const char *from_dir, const char *to_dir, const char *name, struct tg_err *err)
-{
-    char *from = tg_path_join(from_dir, name), *to = tg_path_join(to_dir, name);
-    struct tg_map map = {0};
-    int rc = TG_OK;
-
-    if (!from || !to)
-        rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", name);
-    else if (tg_path_exists(from) && !(rc = tg_map_open(&map, from, err)))
-        rc = tg_file_write(to, map.size ? (const void *)map.data : "", map.size, err);
-    tg_map_close(&map);
-    tg_free(from);
-    tg_free(to);
-    return rc;
-}
-
-/* Above the largest finite value by half a step, a number rounds to infinity. */
-static float overflow_limit(enum tg_dtype dtype)
-{
-    switch (dtype) {
-    case TG_F16:
-        return 65520;
-    case TG_BF16:
-        return 0x1.ffp127f;
-    default:
-        return INFINITY;
-    }
-}
-
+/* What would be infinite or NaN in the file. */
 static int check_values(const struct tg_param *p, const float *data, enum tg_dtype dtype,
                         const char *dir, struct tg_err *err)
 {
-    const float limit = overflow_limit(dtype);
+    const float largest = tg_dtype_largest(dtype);
 
     for (size_t i = 0; i < p->count; i++)
-        if (!(fabsf(data[i]) < limit))
+        if (!(fabsf(data[i]) <= largest))
             return tg_fail(err, TG_ERR_VALUE,
                            "%s: parameter '%s' is %g at element %zu, which %s cannot hold", dir,
                            p->name, data[i], i, tg_dtype_info(dtype)->name);
@@ -93,8 +69,9 @@ static int write_weights(const char *dir, const struct tg_param_list *list, cons
         for (int d = 0; d < p->rank; d++)
             plan[i].shape[d] = p->shape[d];
     }
-    rc = tg_tensor_writer_open(&w, dir, false, plan, list->count, max_shard, about,
-                               sizeof about / sizeof *about, err);
+    const struct tg_write_options options = {
+        .max_shard = max_shard, .meta = about, .metas = sizeof about / sizeof *about};
+    rc = tg_tensor_writer_open(&w, dir, plan, list->count, &options, err);
     while (rc == TG_OK && (i = tg_tensor_writer_next(w)) < list->count) {
         const float *data = params + list->items[i].offset;
         if (!(rc = check_values(&list->items[i], data, dtype, dir, err)))
@@ -125,6 +102,24 @@ static int write_config(const char *dir, const struct tg_model_spec *spec, enum 
     return rc;
 }
 
+/* A GGUF teacher carries its vocabulary inside; it goes along as tokenizer.gguf. */
+static int write_vocabulary(const char *teacher, const char *dir, struct tg_err *err)
+{
+    char *path = tg_path_join(dir, "tokenizer.gguf");
+    struct tg_tensors *t = NULL;
+    bool gguf = false;
+    int rc = path ? tg_gguf_is_model(teacher, &gguf, err)
+                  : tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", dir);
+
+    if (rc == TG_OK && gguf)
+        rc = tg_tensors_open(&t, teacher, err);
+    if (rc == TG_OK && t && tg_gguf_has_vocab(t))
+        rc = tg_gguf_vocab_write(t, path, err);
+    tg_tensors_close(t);
+    tg_free(path);
+    return rc;
+}
+
 int tg_native_write(const char *dir, const struct tg_model_spec *spec, const float *params,
                     enum tg_dtype dtype, uint64_t max_shard, const char *teacher_dir,
                     const struct tg_native_meta *meta, struct tg_err *err)
@@ -139,7 +134,9 @@ int tg_native_write(const char *dir, const struct tg_model_spec *spec, const flo
         return rc;
     rc = write_weights(dir, &list, params, dtype, max_shard, meta, err);
     for (size_t i = 0; i < sizeof copied / sizeof *copied && rc == TG_OK; i++)
-        rc = copy_file(teacher_dir, dir, copied[i], err);
+        rc = tg_model_file_copy(teacher_dir, dir, copied[i], err);
+    if (rc == TG_OK)
+        rc = write_vocabulary(teacher_dir, dir, err);
     if (rc == TG_OK)
         rc = write_config(dir, spec, dtype, meta, err);
     tg_params_release(&list);

@@ -5,7 +5,7 @@
 #include "base/strbuf.h"
 #include "convert/checkpoint.h"
 
-enum { TG_NATIVE_FORMAT = 1 };
+enum { TG_NATIVE_FORMAT = 2 };
 
 /* docs/formats/native.md; `to` may have failed when this returns */
 void tg_native_config(struct tg_strbuf *to, const struct tg_model_spec *spec, enum tg_dtype dtype,

@@ -1,5 +1,4 @@
-/* Checks of a model spec, and the table of parameters that follows from it: the one place where
- * names, shapes, order and offsets of a model's parameters are decided. */
+/* Checks of a model spec, its tables of names, and the sizes of its states. */
 #include "convert/spec.h"
 
 #include <math.h>
@@ -8,6 +7,36 @@
 
 #include "base/mem.h"
 #include "convert/config.h"
+
+const struct tg_residual_info *tg_residual_info(enum tg_residual r)
+{
+    static const struct tg_residual_info rows[TG_RESIDUAL_COUNT] = {
+        [TG_RESIDUAL_PRE] = {"pre", true, false, true, false, false, false, false},
+        [TG_RESIDUAL_POST] = {"post", false, true, false, true, false, false, false},
+        [TG_RESIDUAL_SANDWICH] = {"sandwich", true, true, true, true, false, false, false},
+        [TG_RESIDUAL_PARALLEL] = {"parallel", true, false, true, false, true, false, false},
+        [TG_RESIDUAL_SHARED] = {"shared", true, false, false, false, true, false, false},
+        [TG_RESIDUAL_AFTER] = {"after", false, true, false, true, false, true, false},
+        [TG_RESIDUAL_NORMED] = {"normed", true, false, true, false, false, false, true},
+    };
+    return &rows[r];
+}
+
+const char *tg_activation_name(enum tg_activation a)
+{
+    static const char *const names[TG_ACT_COUNT] = {
+        "silu", "gelu", "gelu_tanh", "relu", "relu2", "clamped_glu",
+    };
+    return names[a];
+}
+
+const char *tg_rope_kind_name(enum tg_rope_kind k)
+{
+    static const char *const names[TG_ROPE_COUNT] = {
+        "default", "llama3", "linear", "dynamic", "yarn", "longrope",
+    };
+    return names[k];
+}
 
 int tg_spec_copy(struct tg_model_spec *to, const struct tg_model_spec *from, struct tg_err *err)
 {
@@ -38,25 +67,70 @@ static int check_size(const char *where, const char *what, size_t value, size_t 
                    hi);
 }
 
-static int check_rope(const struct tg_rope *r, const char *where, struct tg_err *err)
+static int check_number(const char *where, const char *what, double value, double lo, double hi,
+                        struct tg_err *err)
 {
-    if (!(r->theta >= 1 && r->theta <= 1e15))
-        return tg_fail(err, TG_ERR_VALUE, "%s: rope theta is %g, must be 1 to 1e15", where,
-                       r->theta);
-    if (r->kind == TG_ROPE_DEFAULT)
+    if (value >= lo && value <= hi)
         return TG_OK;
-    if (r->kind != TG_ROPE_LLAMA3)
-        return tg_fail(err, TG_ERR_VALUE, "%s: unknown rope kind %d", where, (int)r->kind);
-    if (!(r->factor >= 1 && r->factor <= 1e6 && r->low_freq_factor > 0 &&
-          r->high_freq_factor > r->low_freq_factor && r->high_freq_factor <= 1e6 &&
-          r->original_max_positions >= 1 && r->original_max_positions <= 1e12))
+    return tg_fail(err, TG_ERR_VALUE, "%s: %s is %g, must be %g to %g", where, what, value, lo, hi);
+}
+
+static int check_enum(const char *where, const char *what, unsigned value, unsigned count,
+                      struct tg_err *err)
+{
+    if (value < count)
+        return TG_OK;
+    return tg_fail(err, TG_ERR_VALUE, "%s: unknown %s %d", where, what, (int)value);
+}
+
+static int check_factors(const struct tg_rope *r, size_t rotary_dim, const char *where,
+                         struct tg_err *err)
+{
+    int rc = TG_OK;
+
+    if (r->factor_count > TG_MAX_ROPE_FACTORS || r->factor_count != rotary_dim / 2)
         return tg_fail(err, TG_ERR_VALUE,
-                       "%s: llama3 rope has factor %g, low_freq_factor %g, high_freq_factor %g, "
-                       "original_max_position_embeddings %g; needed: factor 1 to 1e6, 0 < low < "
-                       "high <= 1e6, positions 1 to 1e12",
-                       where, r->factor, r->low_freq_factor, r->high_freq_factor,
-                       r->original_max_positions);
-    return TG_OK;
+                       "%s: longrope has %zu factors, but %zu pairs are rotated (at most %d)",
+                       where, r->factor_count, rotary_dim / 2, TG_MAX_ROPE_FACTORS);
+    for (size_t i = 0; i < r->factor_count && rc == TG_OK; i++)
+        if (!(rc = check_number(where, "a short_factor", r->short_factor[i], 1e-6, 1e9, err)))
+            rc = check_number(where, "a long_factor", r->long_factor[i], 1e-6, 1e9, err);
+    return rc;
+}
+
+/* A rope that a layer turns by rotary_dim with */
+static int check_rope(const struct tg_rope *r, size_t rotary_dim, const char *where,
+                      struct tg_err *err)
+{
+    const bool length = r->kind != TG_ROPE_LINEAR,
+               scales = r->kind == TG_ROPE_YARN || r->kind == TG_ROPE_LONGROPE;
+    int rc;
+
+    if ((rc = check_enum(where, "rope kind", r->kind, TG_ROPE_COUNT, err)) ||
+        (rc = check_number(where, "rope theta", r->theta, 1, 1e15, err)) ||
+        r->kind == TG_ROPE_DEFAULT)
+        return rc;
+    if ((r->kind != TG_ROPE_LONGROPE &&
+         (rc = check_number(where, "rope factor", r->factor, 1, 1e6, err))) ||
+        (length && (rc = check_number(where, "rope original_max_position_embeddings",
+                                      r->original_max_positions, 1, 1e15, err))) ||
+        (scales &&
+         (rc = check_number(where, "rope attention_factor", r->attention_factor, 1e-6, 1e6, err))))
+        return rc;
+    if (r->kind == TG_ROPE_LLAMA3 &&
+        !(r->low_freq_factor > 0 && r->high_freq_factor > r->low_freq_factor &&
+          r->high_freq_factor <= 1e6))
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: llama3 rope has low_freq_factor %g, high_freq_factor %g; needed: 0 < "
+                       "low < high <= 1e6",
+                       where, r->low_freq_factor, r->high_freq_factor);
+    if (r->kind == TG_ROPE_YARN &&
+        !(r->beta_slow > 0 && r->beta_fast >= r->beta_slow && r->beta_fast <= 1e6))
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: yarn rope has beta_slow %g, beta_fast %g; needed: 0 < slow <= fast <= "
+                       "1e6",
+                       where, r->beta_slow, r->beta_fast);
+    return r->kind == TG_ROPE_LONGROPE ? check_factors(r, rotary_dim, where, err) : TG_OK;
 }
 
 static int check_mixer(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
@@ -90,17 +164,104 @@ static int check_mixer(const struct tg_layer_spec *l, const char *where, struct 
     return TG_OK;
 }
 
-static int check_layer(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
+/* Factors that 0 lets stand for 1, and limits that 0 turns off */
+static int check_factor(const char *where, const char *what, double value, struct tg_err *err)
+{
+    if (value == 0)
+        return TG_OK;
+    return check_number(where, what, value, -1e6, 1e6, err);
+}
+
+static int check_limit(const char *where, const char *what, double value, struct tg_err *err)
+{
+    if (value == 0)
+        return TG_OK;
+    return check_number(where, what, value, 1e-6, 1e9, err);
+}
+
+static int check_moe(const struct tg_moe_spec *m, const char *where, struct tg_err *err)
 {
     int rc;
 
-    if (!l->mixer)
-        return tg_fail(err, TG_ERR_VALUE, "%s: no mixer", where);
+    if ((rc = check_size(where, "experts", m->experts, 1, TG_MAX_EXPERTS, err)) ||
+        (rc = check_size(where, "experts per token", m->per_token, 1, m->experts, err)) ||
+        (rc = check_size(where, "mlp_dim of an expert", m->mlp_dim, 1, TG_MAX_MLP, err)) ||
+        (rc = check_enum(where, "router", m->router, TG_ROUTER_SIGMOID + 1, err)) ||
+        (rc = check_factor(where, "scale of the experts", m->scale, err)) ||
+        (rc = check_size(where, "mlp_dim of the shared expert", m->shared_dim, 0, TG_MAX_MLP, err)))
+        return rc;
+    if (m->shared_gate && !m->shared_dim)
+        return tg_fail(err, TG_ERR_VALUE, "%s: a shared expert's gate without a shared expert",
+                       where);
+    if (m->router != TG_ROUTER_SIGMOID && (m->correction || m->groups > 1))
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: correction and groups belong to the sigmoid router alone", where);
+    if (!m->groups)
+        return m->groups_kept ? tg_fail(err, TG_ERR_VALUE, "%s: groups kept without groups", where)
+                              : TG_OK;
+    if (m->experts % m->groups)
+        return tg_fail(err, TG_ERR_VALUE, "%s: %zu groups do not divide %zu experts", where,
+                       m->groups, m->experts);
+    if ((rc = check_size(where, "groups kept", m->groups_kept, 1, m->groups, err)))
+        return rc;
+    if (m->groups > 1 && m->experts / m->groups < 2)
+        return tg_fail(err, TG_ERR_VALUE, "%s: %zu groups of %zu experts have less than 2 each",
+                       where, m->groups, m->experts);
+    if (m->per_token > m->experts / m->groups * m->groups_kept)
+        return tg_fail(err, TG_ERR_VALUE, "%s: %zu experts per token, but the groups kept have %zu",
+                       where, m->per_token, m->experts / m->groups * m->groups_kept);
+    return TG_OK;
+}
+
+static int check_mlp(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
+{
+    int rc;
+
+    if ((rc = check_enum(where, "mlp kind", l->mlp_kind, TG_MLP_NONE + 1, err)) ||
+        (rc = check_enum(where, "activation", l->activation, TG_ACT_COUNT, err)) ||
+        (rc = check_factor(where, "gate_scale", l->gate_scale, err)) ||
+        (rc = check_factor(where, "down_scale", l->down_scale, err)))
+        return rc;
+    if (l->activation == TG_ACT_CLAMPED_GLU && l->mlp_kind != TG_MLP_GATED)
+        return tg_fail(err, TG_ERR_VALUE, "%s: clamped_glu needs a gated mlp", where);
+    if (l->moe.experts && l->mlp_kind == TG_MLP_NONE)
+        return tg_fail(err, TG_ERR_VALUE, "%s: experts in a layer without mlp", where);
+    if (l->moe.experts || l->mlp_kind == TG_MLP_NONE) {
+        if ((rc = check_size(where, "mlp_dim", l->mlp_dim, 0, 0, err)))
+            return rc;
+        return l->moe.experts ? check_moe(&l->moe, where, err) : TG_OK;
+    }
+    return check_size(where, "mlp_dim", l->mlp_dim, 1, TG_MAX_MLP, err);
+}
+
+static int check_latents(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
+{
+    int rc;
+
+    if (!l->kv_rank && !l->q_rank)
+        return TG_OK;
+    if ((rc = check_size(where, "kv_rank", l->kv_rank, 1, TG_MAX_WIDTH, err)) ||
+        (rc = check_size(where, "q_rank", l->q_rank, 0, TG_MAX_WIDTH, err)) ||
+        (rc = check_size(where, "kv_heads", l->kv_heads, l->heads, l->heads, err)))
+        return rc;
+    return check_number(where, "latent_eps", l->latent_eps, 1e-30, 1, err);
+}
+
+static int check_attention(const struct tg_model_spec *spec, const struct tg_layer_spec *l,
+                           const char *where, struct tg_err *err)
+{
+    int rc;
+
     if ((rc = check_size(where, "heads", l->heads, 1, TG_MAX_HEADS, err)) ||
         (rc = check_size(where, "kv_heads", l->kv_heads, 1, l->heads, err)) ||
         (rc = check_size(where, "head_dim", l->head_dim, 1, TG_MAX_HEAD_DIM, err)) ||
+        (rc = check_size(where, "value_dim", l->value_dim, 0, TG_MAX_HEAD_DIM, err)) ||
         (rc = check_size(where, "rotary_dim", l->rotary_dim, 0, l->head_dim, err)) ||
-        (rc = check_size(where, "mlp_dim", l->mlp_dim, 1, TG_MAX_MLP, err)))
+        (rc = check_size(where, "rope", l->rope, 0, TG_MAX_ROPES - 1, err)) ||
+        (rc = check_enum(where, "q/k norm", l->qk_norm, TG_QK_WIDE + 1, err)) ||
+        (rc = check_limit(where, "attn_softcap", l->attn_softcap, err)) ||
+        (rc = check_limit(where, "qkv_clip", l->qkv_clip, err)) ||
+        (rc = check_latents(l, where, err)))
         return rc;
     if (l->heads % l->kv_heads)
         return tg_fail(err, TG_ERR_VALUE, "%s: kv_heads %zu does not divide heads %zu", where,
@@ -110,9 +271,66 @@ static int check_layer(const struct tg_layer_spec *l, const char *where, struct 
     if (!(l->attn_scale > 0 && l->attn_scale <= 1e6))
         return tg_fail(err, TG_ERR_VALUE, "%s: attn_scale is %g, must be above 0 and at most 1e6",
                        where, l->attn_scale);
-    if (l->activation != TG_ACT_SILU)
-        return tg_fail(err, TG_ERR_VALUE, "%s: unknown activation %d", where, (int)l->activation);
+    if (l->qk_norm_bias && !l->qk_norm)
+        return tg_fail(err, TG_ERR_VALUE, "%s: a bias of q/k norms that are not there", where);
+    return l->rotary_dim ? check_rope(&spec->ropes[l->rope], l->rotary_dim, where, err) : TG_OK;
+}
+
+/* Does its mixer have heads of q, k and v? */
+static bool attends(const struct tg_layer_spec *l)
+{
+    for (size_t i = 0; i < l->mixer->param_count; i++)
+        for (int d = 0; d < 4; d++)
+            if (l->mixer->params[i].shape[d] == TG_DIM_HK)
+                return true;
+    return false;
+}
+
+static int check_layer(const struct tg_model_spec *spec, const struct tg_layer_spec *l,
+                       const char *where, struct tg_err *err)
+{
+    int rc;
+
+    if (!l->mixer)
+        return tg_fail(err, TG_ERR_VALUE, "%s: no mixer", where);
+    if ((attends(l) && (rc = check_attention(spec, l, where, err))) ||
+        (rc = check_enum(where, "residual", l->residual, TG_RESIDUAL_COUNT, err)) ||
+        (rc = check_factor(where, "mixer_scale", l->mixer_scale, err)) ||
+        (rc = check_factor(where, "mlp_scale", l->mlp_scale, err)) ||
+        (rc = check_factor(where, "mixer_skip", l->mixer_skip, err)) ||
+        (rc = check_factor(where, "mlp_skip", l->mlp_skip, err)) || (rc = check_mlp(l, where, err)))
+        return rc;
     return check_mixer(l, where, err);
+}
+
+static int check_model(const struct tg_model_spec *spec, const char *where, struct tg_err *err)
+{
+    int rc;
+
+    if ((rc = check_size(where, "vocabulary", spec->vocab, 1, TG_MAX_VOCAB, err)) ||
+        (rc = check_size(where, "width", spec->width, 1, TG_MAX_WIDTH, err)) ||
+        (rc = check_size(where, "number of layers", spec->layer_count, 1, TG_MAX_LAYERS, err)) ||
+        (rc = check_enum(where, "norm kind", spec->norm.kind, TG_NORM_LAYER + 1, err)) ||
+        (rc = check_factor(where, "embed_scale", spec->embed_scale, err)) ||
+        (rc = check_factor(where, "logit_scale", spec->logit_scale, err)) ||
+        (rc = check_limit(where, "logit_softcap", spec->logit_softcap, err)) ||
+        (rc = check_size(where, "embed_dim", spec->embed_dim, 0, TG_MAX_WIDTH, err)) ||
+        (rc = check_size(where, "learned positions", spec->learned_positions, 0, TG_MAX_POSITIONS,
+                         err)))
+        return rc;
+    if (spec->position_offset && spec->position_offset >= spec->learned_positions)
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: position_offset %zu leaves none of %zu learned positions", where,
+                       spec->position_offset, spec->learned_positions);
+    if (spec->norm.bare && (spec->norm.bias || spec->norm.plus_one))
+        return tg_fail(err, TG_ERR_VALUE, "%s: norms without weights have no bias", where);
+    if (!(spec->norm.eps > 0 && spec->norm.eps <= 1))
+        return tg_fail(err, TG_ERR_VALUE, "%s: norm epsilon is %g, must be above 0 and at most 1",
+                       where, spec->norm.eps);
+    if (spec->eos_count > sizeof spec->eos_ids / sizeof *spec->eos_ids)
+        return tg_fail(err, TG_ERR_VALUE, "%s: %zu end tokens, at most %zu", where, spec->eos_count,
+                       sizeof spec->eos_ids / sizeof *spec->eos_ids);
+    return TG_OK;
 }
 
 int tg_spec_check(const struct tg_model_spec *spec, const char *where, struct tg_err *err)
@@ -121,21 +339,12 @@ int tg_spec_check(const struct tg_model_spec *spec, const char *where, struct tg
     uint64_t state = 0;
     int rc;
 
-    if ((rc = check_size(where, "vocabulary", spec->vocab, 1, TG_MAX_VOCAB, err)) ||
-        (rc = check_size(where, "width", spec->width, 1, TG_MAX_WIDTH, err)) ||
-        (rc = check_size(where, "number of layers", spec->layer_count, 1, TG_MAX_LAYERS, err)) ||
-        (rc = check_rope(&spec->rope, where, err)))
+    if ((rc = check_model(spec, where, err)))
         return rc;
-    if (!(spec->norm_eps > 0 && spec->norm_eps <= 1))
-        return tg_fail(err, TG_ERR_VALUE, "%s: norm epsilon is %g, must be above 0 and at most 1",
-                       where, spec->norm_eps);
-    if (spec->eos_count > sizeof spec->eos_ids / sizeof *spec->eos_ids)
-        return tg_fail(err, TG_ERR_VALUE, "%s: %zu end tokens, at most %zu", where, spec->eos_count,
-                       sizeof spec->eos_ids / sizeof *spec->eos_ids);
     for (size_t i = 0; i < spec->layer_count; i++) {
         char at[512];
         snprintf(at, sizeof at, "%s: layer %zu", where, i);
-        if ((rc = check_layer(&spec->layers[i], at, err)))
+        if ((rc = check_layer(spec, &spec->layers[i], at, err)))
             return rc;
         state += spec->layers[i].mixer->state_floats(&spec->layers[i]);
         if (state > most)
@@ -144,151 +353,6 @@ int tg_spec_check(const struct tg_model_spec *spec, const char *where, struct tg
                            (unsigned long long)state);
     }
     return TG_OK;
-}
-
-static size_t dim_size(enum tg_dim d, const struct tg_model_spec *spec,
-                       const struct tg_layer_spec *l)
-{
-    switch (d) {
-    case TG_DIM_D:
-        return spec->width;
-    case TG_DIM_HK:
-        return l->heads * l->head_dim;
-    case TG_DIM_GK:
-        return l->kv_heads * l->head_dim;
-    case TG_DIM_H:
-        return l->heads;
-    case TG_DIM_K:
-        return l->head_dim;
-    case TG_DIM_F:
-        return l->feature_dim;
-    case TG_DIM_SINKS:
-        return l->sinks;
-    case TG_DIM_END:
-        break;
-    }
-    return 0;
-}
-
-/* Appends parameters to a list that was allocated large enough. */
-struct builder {
-    struct tg_param_list *list;
-    int layer;
-};
-
-static struct tg_param *add(struct builder *b, const char *name, size_t rows, size_t columns)
-{
-    struct tg_param *p = &b->list->items[b->list->count++];
-
-    *p = (struct tg_param){.layer = b->layer};
-    if (b->layer < 0)
-        snprintf(p->name, sizeof p->name, "%s", name);
-    else
-        snprintf(p->name, sizeof p->name, "layers.%d.%s", b->layer, name);
-    p->rank = columns ? 2 : 1;
-    p->shape[0] = (int64_t)rows;
-    p->shape[1] = (int64_t)columns;
-    return p;
-}
-
-static void add_mixer(struct builder *b, const struct tg_model_spec *spec,
-                      const struct tg_layer_spec *l)
-{
-    for (size_t i = 0; i < l->mixer->param_count; i++) {
-        const struct tg_param_rule *rule = &l->mixer->params[i];
-        struct tg_param *p;
-        char name[64];
-
-        if (!tg_param_rule_applies(rule, l))
-            continue;
-        snprintf(name, sizeof name, "mixer.%s", rule->name);
-        p = add(b, name, 0, 0);
-        p->local = rule->name;
-        p->is_mixer = true;
-        p->is_new = rule->flags & TG_PARAM_NEW;
-        for (p->rank = 0; p->rank < 4 && rule->shape[p->rank] != TG_DIM_END; p->rank++)
-            p->shape[p->rank] = (int64_t)dim_size(rule->shape[p->rank], spec, l);
-    }
-}
-
-static void add_mlp(struct builder *b, size_t width, const struct tg_layer_spec *l)
-{
-    const struct {
-        const char *weight, *bias;
-        size_t rows, columns;
-    } parts[] = {
-        {"mlp.gate.weight", "mlp.gate.bias", l->mlp_dim, width},
-        {"mlp.up.weight", "mlp.up.bias", l->mlp_dim, width},
-        {"mlp.down.weight", "mlp.down.bias", width, l->mlp_dim},
-    };
-
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        add(b, parts[i].weight, parts[i].rows, parts[i].columns);
-        if (l->mlp_bias)
-            add(b, parts[i].bias, parts[i].rows, 0);
-    }
-}
-
-static void place(struct tg_param_list *list)
-{
-    for (size_t i = 0; i < list->count; i++) {
-        struct tg_param *p = &list->items[i];
-        p->count = 1;
-        for (int d = 0; d < p->rank; d++)
-            p->count *= (size_t)p->shape[d];
-        p->decays = p->rank >= 2;
-        p->offset = list->floats;
-        list->floats += (p->count + 15) & ~(size_t)15;
-    }
-}
-
-int tg_params_of(const struct tg_model_spec *spec, struct tg_param_list *list, struct tg_err *err)
-{
-    size_t most = 3, bytes;
-    struct builder b = {list, -1};
-    int rc;
-
-    if ((rc = tg_spec_check(spec, spec->family[0] ? spec->family : "model", err)))
-        return rc;
-    for (size_t i = 0; i < spec->layer_count; i++)
-        most += 8 + spec->layers[i].mixer->param_count;
-    *list = (struct tg_param_list){0};
-    if (!(list->items = tg_alloc_array(most, sizeof *list->items)))
-        return tg_fail(err, TG_ERR_NOMEM, "no memory for a table of %zu parameters", most);
-
-    add(&b, "embed.weight", spec->vocab, spec->width);
-    for (size_t i = 0; i < spec->layer_count; i++) {
-        b.layer = (int)i;
-        add(&b, "norm_in.weight", spec->width, 0);
-        add_mixer(&b, spec, &spec->layers[i]);
-        add(&b, "norm_mlp.weight", spec->width, 0);
-        add_mlp(&b, spec->width, &spec->layers[i]);
-    }
-    b.layer = -1;
-    add(&b, "norm_out.weight", spec->width, 0);
-    if (!spec->tied_head)
-        add(&b, "head.weight", spec->vocab, spec->width);
-    place(list);
-    if (!tg_mul_size(&bytes, list->floats, sizeof(float))) {
-        tg_params_release(list);
-        return tg_fail(err, TG_ERR_VALUE, "%s: more parameters than memory has addresses",
-                       spec->family);
-    }
-    return TG_OK;
-}
-
-void tg_params_release(struct tg_param_list *list)
-{
-    tg_free(list->items);
-    *list = (struct tg_param_list){0};
-}
-
-const struct tg_param *tg_params_find(const struct tg_param_list *list, const char *name)
-{
-    for (size_t i = 0; i < list->count; i++)
-        if (!strcmp(list->items[i].name, name))
-            return &list->items[i];
-    return NULL;
 }
 
 size_t tg_spec_kv_bytes_per_token(const struct tg_model_spec *spec, size_t element)
@@ -307,17 +371,4 @@ size_t tg_spec_state_bytes(const struct tg_model_spec *spec)
     for (size_t i = 0; i < spec->layer_count; i++)
         floats += spec->layers[i].mixer->state_floats(&spec->layers[i]);
     return floats * sizeof(float);
-}
-
-size_t tg_spec_param_count(const struct tg_model_spec *spec)
-{
-    struct tg_param_list list;
-    size_t count = 0;
-
-    if (tg_params_of(spec, &list, NULL) != TG_OK)
-        return 0;
-    for (size_t i = 0; i < list.count; i++)
-        count += list.items[i].count;
-    tg_params_release(&list);
-    return count;
 }

@@ -65,7 +65,7 @@ static int pass_batch(struct pass *p, struct tg_err *err)
     int status = tg_run_fit(p->run, p->teacher, &p->batch, false, err);
     if (status != TG_OK)
         return status;
-    tg_model_embed(p->teacher, p->pack.ids, p->pack.rows, p->hidden);
+    tg_model_embed(p->teacher, p->pack.ids, &p->batch, p->hidden);
     for (size_t l = 0; l < p->layers; l++)
         tg_layer_forward(p->teacher, p->run, l, &p->batch, p->hidden, false, &hooks);
     return TG_OK;

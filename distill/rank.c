@@ -219,7 +219,7 @@ static void walk(struct ranking *r, const struct batch *b, size_t l, struct vari
     float *h = r->levels + l * level;
     struct tg_batch batch = tg_pack_batch(&b->pack);
     if (l == r->teacher->spec.layer_count) {
-        tg_model_final_norm(r->teacher, h, rows, NULL);
+        tg_model_final_norm(r->teacher, h, rows);
         memcpy(list[0]->hidden, h, rows * D * sizeof *h);
         r->done++;
         if (tg_progress_tell(r->progress, "rank", r->done, r->total, "runs", NULL))
@@ -299,7 +299,7 @@ static int run_pass(struct ranking *r, struct variant *v, size_t n, bool has_tea
             status = tg_run_fit(r->windowed_run, r->windowed, &batch, false, err);
         if (status != TG_OK)
             break;
-        tg_model_embed(r->teacher, b->pack.ids, b->pack.rows, r->levels);
+        tg_model_embed(r->teacher, b->pack.ids, &batch, r->levels);
         walk(r, b, 0, list, n);
         if (r->stopped)
             status = tg_fail(err, TG_ERR_INTERRUPTED, "interrupted");

@@ -62,7 +62,9 @@ static int write_ids(const struct sampling *s, const char *path, size_t rounds, 
     struct tg_tensor_plan plan = {
         .name = "ids", .dtype = TG_I32, .rank = 1, .shape = {(int64_t)(rounds * s->round_ids)}};
     struct tg_meta meta = {"tegu_sample", s->meaning};
-    int status = tg_tensor_writer_open(&w, path, true, &plan, 1, 0, &meta, 1, err);
+    int status = tg_tensor_writer_open(
+        &w, path, &plan, 1, &(struct tg_write_options){.single = true, .meta = &meta, .metas = 1},
+        err);
     if (status == TG_OK)
         status = tg_tensor_writer_put_raw(w, s->ids, err);
     if (status == TG_OK)

@@ -87,7 +87,9 @@ int tg_state_save(const char *run_dir, const struct tg_state_head *head, const c
                                           .shape = {(int64_t)l->parts[i].count}};
     struct tg_meta meta[] = {{"tegu_state", position.text},
                              {"tegu_fingerprint", fingerprint ? fingerprint : "{}"}};
-    status = tg_tensor_writer_open(&w, path, true, plan, l->count, 0, meta, 2, err);
+    status = tg_tensor_writer_open(
+        &w, path, plan, l->count,
+        &(struct tg_write_options){.single = true, .meta = meta, .metas = 2}, err);
     for (size_t i = 0; i < l->count && status == TG_OK; i++)
         status = tg_tensor_writer_put_f32(w, l->parts[tg_tensor_writer_next(w)].data, err);
     if (status == TG_OK)

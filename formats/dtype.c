@@ -1,246 +1,92 @@
-/* Element types: one row each. Conversions are exact to float32 and round to nearest even from it,
- * bit for bit as PyTorch does: binary16 and bfloat16 (IEEE 754), and the 8-bit types of the OCP
- * "FP8" specification: E4M3 (no infinities, one NaN, largest 448; whatever rounds above it becomes
- * NaN), E5M2 (IEEE-like), the FNUZ forms (no negative zero, its pattern is NaN), E8M0 (a power of
- * two). */
+/* Element types: one row each. Their conversions are in dtype_tmpl.h. */
 #include "formats/dtype.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
-typedef void (*convert_fn)(const unsigned char *restrict src, unsigned char *restrict dst,
-                           size_t n);
+#include "base/cpu.h"
+#include "base/mem.h"
+#include "formats/dtype_fns.h"
 
-static const uint32_t quiet_nan = 0x7FC00000;
-
-static uint32_t bits_of(float x)
-{
-    uint32_t u;
-    memcpy(&u, &x, 4);
-    return u;
-}
-
-static float float_of(uint32_t u)
-{
-    float x;
-    memcpy(&x, &u, 4);
-    return x;
-}
-
-static void f32_copy(const unsigned char *restrict src, unsigned char *restrict dst, size_t n)
-{
-    if (n)
-        memcpy(dst, src, 4 * n);
-}
-
-static void f64_to_f32(const unsigned char *restrict src, unsigned char *restrict dst, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        double d;
-        memcpy(&d, src + 8 * i, 8);
-        float x = (float)d;
-        memcpy(dst + 4 * i, &x, 4);
-    }
-}
-
-static void f32_to_f64(const unsigned char *restrict src, unsigned char *restrict dst, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        float x;
-        memcpy(&x, src + 4 * i, 4);
-        double d = x;
-        memcpy(dst + 8 * i, &d, 8);
-    }
-}
-
-static void bf16_to_f32(const unsigned char *restrict src, unsigned char *restrict dst, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        uint16_t h;
-        memcpy(&h, src + 2 * i, 2);
-        uint32_t u = (uint32_t)h << 16;
-        memcpy(dst + 4 * i, &u, 4);
-    }
-}
-
-/* Adding 0x7FFF plus the lowest kept bit rounds to nearest even; it carries into infinity by
- * itself, but would turn some NaNs into infinity, so they become the quiet NaN 0x7FC0 as in
- * PyTorch. */
-static void f32_to_bf16(const unsigned char *restrict src, unsigned char *restrict dst, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, src + 4 * i, 4);
-        uint32_t r = (u + 0x7FFF + (u >> 16 & 1)) >> 16;
-        uint16_t h = (uint16_t)((u & 0x7FFFFFFF) > 0x7F800000 ? 0x7FC0 : r);
-        memcpy(dst + 2 * i, &h, 2);
-    }
-}
-
-/* The half's exponent and mantissa moved into place and scaled by 2^112 by one exact
- * multiplication, which also normalises subnormals; infinities and NaNs get their exponent
- * restored, NaNs become quiet. */
-static void f16_to_f32(const unsigned char *restrict src, unsigned char *restrict dst, size_t n)
-{
-    const float scale = 0x1p112f;
-    for (size_t i = 0; i < n; i++) {
-        uint16_t h;
-        memcpy(&h, src + 2 * i, 2);
-        uint32_t mag = (uint32_t)(h & 0x7FFF) << 13;
-        uint32_t u = bits_of(float_of(mag) * scale);
-        u = mag >= 0x0F800000 ? mag | 0x7F800000 : u;
-        u = mag > 0x0F800000 ? u | quiet_nan : u;
-        u |= (uint32_t)(h & 0x8000) << 16;
-        memcpy(dst + 4 * i, &u, 4);
-    }
-}
-
-/* Normal results round by integer addition. Subnormal ones are rounded by the adder: x + 0.5 leaves
- * x in units of 2^-24, the half's smallest step, in the low bits of the sum. NaNs become 0x7E00
- * with their sign, as in PyTorch. */
-static void f32_to_f16(const unsigned char *restrict src, unsigned char *restrict dst, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, src + 4 * i, 4);
-        uint32_t mag = u & 0x7FFFFFFF, r;
-        uint32_t tiny = bits_of(float_of(mag) + 0.5f) - 0x3F000000;
-        uint32_t normal = (mag - 0x38000000 + 0xFFF + (mag >> 13 & 1)) >> 13;
-        r = mag < 0x38800000 ? tiny : normal;
-        r = mag >= 0x47800000 ? 0x7C00 : r;
-        r = mag > 0x7F800000 ? 0x7E00 : r;
-        uint16_t h = (uint16_t)(r | (u >> 16 & 0x8000));
-        memcpy(dst + 2 * i, &h, 2);
-    }
-}
-
-/* The 8-bit floats, as one row of numbers. */
-struct small {
-    int exp_bits, man_bits, bias;
-    unsigned largest,
-        overflow; /* pattern of the largest number, and what is given for anything above it */
-    unsigned nan; /* first NaN pattern (without sign, unless fnuz) */
-    bool fnuz;    /* 0x80 is the only NaN and zero has no sign */
+static const struct tg_dtype_info rows[TG_DTYPE_COUNT] = {
+    [TG_F32] = {"F32", 1, 4, true, true},
+    [TG_F16] = {"F16", 1, 2, true, true},
+    [TG_BF16] = {"BF16", 1, 2, true, true},
+    [TG_F64] = {"F64", 1, 8, true, true},
+    [TG_F8_E4M3] = {"F8_E4M3", 1, 1, true, true},
+    [TG_F8_E5M2] = {"F8_E5M2", 1, 1, true, true},
+    [TG_F8_E8M0] = {"F8_E8M0", 1, 1, true, true},
+    [TG_BOOL] = {"BOOL", 1, 1, false, false},
+    [TG_U8] = {"U8", 1, 1, false, false},
+    [TG_I8] = {"I8", 1, 1, false, false},
+    [TG_U16] = {"U16", 1, 2, false, false},
+    [TG_I16] = {"I16", 1, 2, false, false},
+    [TG_U32] = {"U32", 1, 4, false, false},
+    [TG_I32] = {"I32", 1, 4, false, false},
+    [TG_U64] = {"U64", 1, 8, false, false},
+    [TG_I64] = {"I64", 1, 8, false, false},
+    [TG_C64] = {"C64", 1, 8, false, false},
+    [TG_F4] = {"F4", 2, 1, true, true},
+    [TG_F6_E2M3] = {"F6_E2M3", 4, 3, true, true},
+    [TG_F6_E3M2] = {"F6_E3M2", 4, 3, true, true},
+    [TG_F8_E4M3FNUZ] = {"F8_E4M3FNUZ", 1, 1, true, true},
+    [TG_F8_E5M2FNUZ] = {"F8_E5M2FNUZ", 1, 1, true, true},
+    [TG_Q4_0] = {"Q4_0", 32, 18, true, true},
+    [TG_Q4_1] = {"Q4_1", 32, 20, true, true},
+    [TG_Q5_0] = {"Q5_0", 32, 22, true, true},
+    [TG_Q5_1] = {"Q5_1", 32, 24, true, true},
+    [TG_Q8_0] = {"Q8_0", 32, 34, true, true},
+    [TG_Q2_K] = {"Q2_K", 256, 84, true, false},
+    [TG_Q3_K] = {"Q3_K", 256, 110, true, false},
+    [TG_Q4_K] = {"Q4_K", 256, 144, true, true},
+    [TG_Q5_K] = {"Q5_K", 256, 176, true, true},
+    [TG_Q6_K] = {"Q6_K", 256, 210, true, true},
+    [TG_MXFP4] = {"MXFP4", 32, 17, true, false},
 };
 
-static const struct small e4m3 = {4, 3, 7, 0x7E, 0x7F, 0x7F, false};
-static const struct small e5m2 = {5, 2, 15, 0x7B, 0x7C, 0x7D, false};
-static const struct small e4m3_fnuz = {4, 3, 8, 0x7F, 0x80, 0x80, true};
-static const struct small e5m2_fnuz = {5, 2, 16, 0x7F, 0x80, 0x80, true};
-
-static float small_value(const struct small *t, unsigned byte)
-{
-    unsigned mag = byte & 0x7F, man = mag & ((1u << t->man_bits) - 1);
-    int exp = (int)(mag >> t->man_bits);
-    uint32_t sign = (byte & 0x80) << 24;
-    if (t->fnuz && byte == t->nan)
-        return float_of(quiet_nan);
-    if (!t->fnuz && mag >= t->nan)
-        return float_of(sign | quiet_nan | man << (23 - t->man_bits));
-    if (mag > t->largest)
-        return float_of(sign | 0x7F800000);
-    int shift = (exp ? exp : 1) - t->bias - t->man_bits;
-    float v = ldexpf((float)(man + (exp ? 1u << t->man_bits : 0)), shift);
-    return sign ? -v : v;
-}
-
-/* Patterns are counted in order of magnitude: x in units of the step around it, rounded to even,
- * plus the patterns below. */
-static unsigned small_pattern(const struct small *t, float x)
-{
-    unsigned sign = bits_of(x) >> 24 & 0x80, r = t->overflow;
-    if (isnan(x))
-        return t->fnuz ? t->nan : sign | 0x7F;
-    float mag = fabsf(x);
-    if (mag < 0x1p20f) { /* above every largest number */
-        int exp = mag > 0 ? ilogbf(mag) : 1 - t->bias;
-        if (exp < 1 - t->bias)
-            exp = 1 - t->bias;
-        float units = rintf(ldexpf(mag, t->man_bits - exp));
-        r = (unsigned)((exp + t->bias - 1) << t->man_bits) + (unsigned)units;
-        if (r > t->largest)
-            r = t->overflow;
-    }
-    return t->fnuz && (r == 0 || r == t->nan) ? r : r | sign;
-}
-
-static void small_to_f32(const struct small *t, const unsigned char *src, unsigned char *dst,
-                         size_t n)
-{
-    float table[256];
-    for (unsigned b = 0; b < 256; b++)
-        table[b] = small_value(t, b);
-    for (size_t i = 0; i < n; i++)
-        memcpy(dst + 4 * i, &table[src[i]], 4);
-}
-
-static void f32_to_small(const struct small *t, const unsigned char *src, unsigned char *dst,
-                         size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        float x;
-        memcpy(&x, src + 4 * i, 4);
-        dst[i] = (unsigned char)small_pattern(t, x);
-    }
-}
-
-static void e8m0_to_f32(const unsigned char *restrict src, unsigned char *restrict dst, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        float x = src[i] == 0xFF ? float_of(quiet_nan) : ldexpf(1.0f, src[i] - 127);
-        memcpy(dst + 4 * i, &x, 4);
-    }
-}
-
-/* The exponent, rounded up from a mantissa of one half; the sign is dropped. */
-static void f32_to_e8m0(const unsigned char *restrict src, unsigned char *restrict dst, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, src + 4 * i, 4);
-        unsigned exp = u >> 23 & 0xFF, half = u >> 22 & 1, rest = (u & 0x3FFFFF) != 0;
-        dst[i] = (unsigned char)(exp < 0xFF && half && (rest || exp > 0) ? exp + 1 : exp);
-    }
-}
-
-static const struct row {
-    struct tg_dtype_info info;
-    convert_fn to, from;
-    const struct small *small;
-} rows[TG_DTYPE_COUNT] = {
-    [TG_F32] = {{"F32", 32, true}, f32_copy, f32_copy, NULL},
-    [TG_F16] = {{"F16", 16, true}, f16_to_f32, f32_to_f16, NULL},
-    [TG_BF16] = {{"BF16", 16, true}, bf16_to_f32, f32_to_bf16, NULL},
-    [TG_F64] = {{"F64", 64, true}, f64_to_f32, f32_to_f64, NULL},
-    [TG_F8_E4M3] = {{"F8_E4M3", 8, true}, NULL, NULL, &e4m3},
-    [TG_F8_E5M2] = {{"F8_E5M2", 8, true}, NULL, NULL, &e5m2},
-    [TG_F8_E8M0] = {{"F8_E8M0", 8, true}, e8m0_to_f32, f32_to_e8m0, NULL},
-    [TG_BOOL] = {.info = {"BOOL", 8, false}},
-    [TG_U8] = {.info = {"U8", 8, false}},
-    [TG_I8] = {.info = {"I8", 8, false}},
-    [TG_U16] = {.info = {"U16", 16, false}},
-    [TG_I16] = {.info = {"I16", 16, false}},
-    [TG_U32] = {.info = {"U32", 32, false}},
-    [TG_I32] = {.info = {"I32", 32, false}},
-    [TG_U64] = {.info = {"U64", 64, false}},
-    [TG_I64] = {.info = {"I64", 64, false}},
-    [TG_C64] = {.info = {"C64", 64, false}},
-    [TG_F4] = {.info = {"F4", 4, false}},
-    [TG_F6_E2M3] = {.info = {"F6_E2M3", 6, false}},
-    [TG_F6_E3M2] = {.info = {"F6_E3M2", 6, false}},
-    [TG_F8_E4M3FNUZ] = {{"F8_E4M3FNUZ", 8, true}, NULL, NULL, &e4m3_fnuz},
-    [TG_F8_E5M2FNUZ] = {{"F8_E5M2FNUZ", 8, true}, NULL, NULL, &e5m2_fnuz},
+/* A block type is written with finite scales up to the largest half times what the code or the code
+ * and the scale of a sub-block can be; a least squares scale may be larger than the range it fits
+ * by a little, which a factor of two covers. */
+#define HALF_MAX 65504.0f
+static const float largest[TG_DTYPE_COUNT] = {
+    [TG_F32] = FLT_MAX,
+    [TG_F16] = 0x1.ffdffep15f,
+    [TG_BF16] = 0x1.fefffep127f,
+    [TG_F64] = FLT_MAX,
+    [TG_F8_E4M3] = 464,
+    [TG_F8_E5M2] = 0x1.dffffep15f,
+    [TG_F8_E8M0] = 0x1.7ffffep127f,
+    [TG_F4] = FLT_MAX,
+    [TG_F6_E2M3] = FLT_MAX,
+    [TG_F6_E3M2] = FLT_MAX,
+    [TG_F8_E4M3FNUZ] = 0x1.effffep7f,
+    [TG_F8_E5M2FNUZ] = 0x1.dffffep15f,
+    [TG_Q4_0] = 8 * HALF_MAX,
+    [TG_Q4_1] = HALF_MAX,
+    [TG_Q5_0] = 16 * HALF_MAX,
+    [TG_Q5_1] = HALF_MAX,
+    [TG_Q8_0] = 127 * HALF_MAX,
+    [TG_Q4_K] = 63 * HALF_MAX / 2,
+    [TG_Q5_K] = 63 * HALF_MAX / 2,
+    [TG_Q6_K] = 128 * 32 * HALF_MAX / 2,
 };
 
 const struct tg_dtype_info *tg_dtype_info(enum tg_dtype t)
 {
-    return &rows[t].info;
+    return &rows[t];
+}
+
+bool tg_dtype_bytes(enum tg_dtype t, size_t n, size_t *bytes)
+{
+    const struct tg_dtype_info *info = tg_dtype_info(t);
+    return n % info->block == 0 && tg_mul_size(bytes, n / info->block, info->block_bytes);
 }
 
 bool tg_dtype_parse(const char *name, enum tg_dtype *out)
 {
     for (int t = 0; t < TG_DTYPE_COUNT; t++) {
-        if (strcmp(rows[t].info.name, name) == 0) {
+        if (strcmp(rows[t].name, name) == 0) {
             *out = (enum tg_dtype)t;
             return true;
         }
@@ -279,18 +125,65 @@ bool tg_dtype_parse_short(const char *name, enum tg_dtype *out)
     return false;
 }
 
+const struct tg_dtype_fns *tg_dtype_fns_select(unsigned mask)
+{
+#if defined(__x86_64__)
+    if (tg_cpu_flags() & mask & TG_CPU_AVX2)
+        return &tg_dtype_fns_avx2;
+#endif
+    (void)mask;
+    return &tg_dtype_fns_c;
+}
+
 void tg_dtype_to_f32(enum tg_dtype t, const void *src, float *dst, size_t n)
 {
-    if (rows[t].small)
-        small_to_f32(rows[t].small, src, (unsigned char *)dst, n);
-    else if (rows[t].to)
-        rows[t].to(src, (unsigned char *)dst, n);
+    const tg_dtype_fn to = tg_dtype_fns_select(TG_CPU_ALL)->to[t];
+    if (to)
+        to(src, (unsigned char *)dst, n);
 }
 
 void tg_dtype_from_f32(enum tg_dtype t, const float *src, void *dst, size_t n)
 {
-    if (rows[t].small)
-        f32_to_small(rows[t].small, (const unsigned char *)src, dst, n);
-    else if (rows[t].from)
-        rows[t].from((const unsigned char *)src, dst, n);
+    const tg_dtype_fn from = tg_dtype_fns_select(TG_CPU_ALL)->from[t];
+    if (from)
+        from((const unsigned char *)src, dst, n);
+}
+
+void tg_dtype_convert(enum tg_dtype from, const void *src, enum tg_dtype to, void *dst, size_t n)
+{
+    enum { PIECE = 2048 }; /* whole blocks of every type; stays in the first cache */
+    const struct tg_dtype_info *in = tg_dtype_info(from), *out = tg_dtype_info(to);
+    float x[PIECE];
+    if (from == to && n)
+        memcpy(dst, src, n / in->block * in->block_bytes);
+    else if (from == TG_F32)
+        tg_dtype_from_f32(to, src, dst, n);
+    else if (to == TG_F32)
+        tg_dtype_to_f32(from, src, dst, n);
+    else
+        for (size_t at = 0; at < n; at += PIECE) {
+            const size_t count = n - at < PIECE ? n - at : PIECE;
+            tg_dtype_to_f32(from, (const char *)src + at / in->block * in->block_bytes, x, count);
+            tg_dtype_from_f32(to, x, (char *)dst + at / out->block * out->block_bytes, count);
+        }
+}
+
+size_t tg_f32_beyond(const float *x, size_t n, float limit)
+{
+    enum { PIECE = 1024 };
+    for (size_t at = 0; at < n; at += PIECE) {
+        const size_t end = n - at < PIECE ? n : at + PIECE;
+        int beyond = 0;
+        for (size_t i = at; i < end; i++)
+            beyond |= !(fabsf(x[i]) <= limit);
+        for (size_t i = at; beyond && i < end; i++)
+            if (!(fabsf(x[i]) <= limit))
+                return i;
+    }
+    return n;
+}
+
+float tg_dtype_largest(enum tg_dtype t)
+{
+    return largest[t];
 }

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/cursor.h"
-#include "formats/safetensors.h"
+#include "formats/format.h"
 
 static const char magic[] = "\x93NUMPY";
 

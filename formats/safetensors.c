@@ -1,28 +1,16 @@
 /* safetensors: u64 header length, JSON header, data. Everything that the format's reference
  * implementation refuses is refused here, and duplicate keys too (the format forbids them). Offsets
  * count from the end of the header. */
-#include "formats/safetensors.h"
-
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cursor.h"
+#include "base/json.h"
 #include "base/mem.h"
+#include "base/strbuf.h"
+#include "formats/format.h"
 
-bool tg_tensor_measure(enum tg_dtype dtype, int rank, const int64_t *shape, size_t *elements,
-                       size_t *bytes)
-{
-    size_t n = 1, bits;
-    for (int i = 0; i < rank; i++) {
-        if (shape[i] < 0 || (uint64_t)shape[i] > SIZE_MAX || !tg_mul_size(&n, n, (size_t)shape[i]))
-            return false;
-    }
-    if (!tg_mul_size(&bits, n, tg_dtype_info(dtype)->bits) || bits % 8 != 0)
-        return false;
-    *elements = n;
-    *bytes = bits / 8;
-    return true;
-}
+enum { HEADER_MAX = 100000000 };
 
 /* Where the header stands in the file. */
 static int header_of(struct tg_cursor *c, const char *file, const uint8_t **text, size_t *text_len,
@@ -32,10 +20,10 @@ static int header_of(struct tg_cursor *c, const char *file, const uint8_t **text
         return tg_fail(err, TG_ERR_FORMAT, "%s: %zu bytes are too few for a safetensors file", file,
                        c->len);
     uint64_t n = tg_cursor_u64(c);
-    if (n > TG_SAFETENSORS_HEADER_MAX)
+    if (n > HEADER_MAX)
         return tg_fail(err, TG_ERR_FORMAT,
                        "%s: header length %llu is above the limit of %d (not a safetensors file?)",
-                       file, (unsigned long long)n, TG_SAFETENSORS_HEADER_MAX);
+                       file, (unsigned long long)n, HEADER_MAX);
     if (n > c->len - c->at)
         return tg_fail(err, TG_ERR_FORMAT,
                        "%s: header length %llu is larger than the file (%zu bytes)", file,
@@ -171,24 +159,25 @@ static int check_places(struct tg_tensor *t, size_t count, const char *file, con
     return TG_OK;
 }
 
-int tg_safetensors_parse(const void *bytes, size_t len, const char *file,
-                         struct tg_tensor_list *list, struct tg_json_doc **header,
-                         struct tg_err *err)
+/* state: the header's JSON document, from which names are borrowed */
+static int parse(struct tg_format_file *f, struct tg_tensor_list *list, struct tg_err *err)
 {
-    struct tg_cursor c = tg_cursor_over(bytes, len);
+    const char *file = f->path;
+    struct tg_cursor c = tg_cursor_over(f->bytes, f->len);
+    struct tg_json_doc *header = NULL;
     const uint8_t *text = NULL;
     size_t text_len = 0, begun = list->count;
-    *header = NULL;
     int rc = header_of(&c, file, &text, &text_len, err);
     if (rc == TG_OK)
-        rc = tg_json_parse(header, (const char *)text, text_len, file, 0, err);
+        rc = tg_json_parse(&header, (const char *)text, text_len, file, 0, err);
+    f->state = header;
     if (rc != TG_OK)
         return rc;
-    struct tg_json root = tg_json_root(*header);
+    struct tg_json root = tg_json_root(header);
     if (!tg_json_is_object(root))
         return tg_fail(err, TG_ERR_FORMAT, "%s: the header is not a JSON object", file);
     const uint8_t *data = text + text_len;
-    size_t size = len - 8 - text_len;
+    size_t size = f->len - 8 - text_len;
     if (!tg_grow(&list->items, &list->cap, begun + tg_json_count(root), sizeof *list->items))
         return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", file);
     for (struct tg_json e = tg_json_first(root); e.node; e = tg_json_next(e)) {
@@ -206,3 +195,120 @@ int tg_safetensors_parse(const void *bytes, size_t len, const char *file,
     struct tg_tensor *first = list->count > begun ? list->items + begun : NULL;
     return check_places(first, list->count - begun, file, data, size, err);
 }
+
+/* A header length that fits the file and a '{' behind it, which may be led by blanks */
+static bool probe(const void *bytes, size_t len)
+{
+    struct tg_cursor c = tg_cursor_over(bytes, len);
+    uint64_t n = tg_cursor_u64(&c);
+    if (c.failed || n < 2 || n > len - 8)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        const char at = ((const char *)bytes)[8 + i];
+        if (!strchr(" \t\r\n", at) || !at)
+            return at == '{';
+    }
+    return false;
+}
+
+static void release(struct tg_format_file *f)
+{
+    tg_json_free(f->state);
+    f->state = NULL;
+}
+
+static const char *meta(const struct tg_format_file *f, const char *key)
+{
+    struct tg_json v = tg_json_key(tg_json_key(tg_json_root(f->state), "__metadata__"), key);
+    return tg_json_is_string(v) ? tg_json_string(v) : NULL;
+}
+
+static bool holds(enum tg_dtype t)
+{
+    return tg_dtype_info(t)->block <= 4; /* all but the quantised types of GGUF */
+}
+
+/* Alignment of a type: its size if that is whole bytes, else 1. */
+static unsigned alignment(enum tg_dtype t)
+{
+    const struct tg_dtype_info *info = tg_dtype_info(t);
+    return info->block == 1 ? info->block_bytes : 1;
+}
+
+static int order(const struct tg_tensor_plan *a, const struct tg_tensor_plan *b)
+{
+    return (int)alignment(b->dtype) - (int)alignment(a->dtype);
+}
+
+static void put_entry(struct tg_json_out *j, const struct tg_tensor_plan *t, uint64_t *at)
+{
+    size_t elements, bytes = 0;
+    tg_tensor_measure(t->dtype, t->rank, t->shape, &elements, &bytes);
+    tg_jout_object(j, t->name);
+    tg_jout_str(j, "dtype", tg_dtype_info(t->dtype)->name);
+    tg_jout_array(j, "shape");
+    for (int d = 0; d < t->rank; d++)
+        tg_jout_int(j, NULL, t->shape[d]);
+    tg_jout_end_array(j);
+    tg_jout_array(j, "data_offsets");
+    tg_jout_int(j, NULL, (int64_t)*at);
+    tg_jout_int(j, NULL, (int64_t)(*at += bytes));
+    tg_jout_end_array(j);
+    tg_jout_end_object(j);
+}
+
+static void put_metadata(struct tg_json_out *j, const struct tg_write_options *o)
+{
+    bool has_format = false;
+    tg_jout_object(j, "__metadata__");
+    for (size_t i = 0; i < o->metas; i++) {
+        has_format = has_format || !strcmp(o->meta[i].key, "format");
+        tg_jout_str(j, o->meta[i].key, o->meta[i].value);
+    }
+    if (!has_format)
+        tg_jout_str(j, "format", "pt"); /* transformers refuses a file without it */
+    tg_jout_end_object(j);
+}
+
+static int begin(struct tg_format_out *f, struct tg_err *err)
+{
+    struct tg_strbuf text;
+    struct tg_json_out j;
+    uint64_t at = 0;
+    int rc;
+    tg_strbuf_init(&text, HEADER_MAX);
+    tg_jout_init(&j, &text, 0);
+    tg_jout_object(&j, NULL);
+    put_metadata(&j, f->options);
+    for (size_t i = 0; i < f->count; i++)
+        put_entry(&j, f->tensors[i], &at);
+    tg_jout_end_object(&j);
+    while (!text.failed && text.len % 8 != 0)
+        tg_strbuf_puts(&text, " ");
+    unsigned char length[8];
+    for (int i = 0; i < 8; i++)
+        length[i] = (unsigned char)((uint64_t)text.len >> (8 * i));
+    if (text.failed)
+        rc = tg_fail(err, TG_ERR_VALUE,
+                     "%s: the header would be larger than %d bytes, or memory is exhausted",
+                     f->path, HEADER_MAX);
+    else if ((rc = tg_out_write(f->out, length, 8, err)) == TG_OK)
+        rc = tg_out_write(f->out, text.text, text.len, err);
+    tg_strbuf_release(&text);
+    return rc;
+}
+
+const struct tg_format tg_format_safetensors = {
+    .name = "safetensors",
+    .ext = ".safetensors",
+    .single = "model.safetensors",
+    .shard = "model-%05zu-of-%05zu.safetensors",
+    .index = "model.safetensors.index.json",
+    .probe = probe,
+    .parse = parse,
+    .release = release,
+    .meta = meta,
+    .holds = holds,
+    .order = order,
+    .begin = begin,
+};

@@ -8,22 +8,56 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
-#include "formats/safetensors.h"
+#include "formats/format.h"
 
-static const char *const single_name = "model.safetensors";
-static const char *const index_name = "model.safetensors.index.json";
+const struct tg_format *const tg_formats[] = {
+#define TG_FORMAT(name) &tg_format_##name,
+#include "formats/formats.def"
+#undef TG_FORMAT
+    NULL};
 
 struct file {
     char *path;
     struct tg_map map;
-    struct tg_json_doc *header;
+    struct tg_format_file part;
 };
 
 struct tg_tensors {
+    const struct tg_format *format; /* of all files */
     struct file *files;
     size_t file_count;
     struct tg_tensor_list list; /* sorted by name */
 };
+
+const struct tg_format *tg_format_find(const char *name)
+{
+    for (size_t i = 0; tg_formats[i]; i++)
+        if (!strcmp(tg_formats[i]->name, name))
+            return tg_formats[i];
+    return NULL;
+}
+
+const struct tg_format *tg_tensors_format(const struct tg_tensors *t)
+{
+    return t->format;
+}
+
+const struct tg_format_file *tg_tensors_part(const struct tg_tensors *t, size_t i)
+{
+    return &t->files[i].part;
+}
+
+bool tg_tensor_measure(enum tg_dtype dtype, int rank, const int64_t *shape, size_t *elements,
+                       size_t *bytes)
+{
+    size_t n = 1;
+    for (int i = 0; i < rank; i++) {
+        if (shape[i] < 0 || (uint64_t)shape[i] > SIZE_MAX || !tg_mul_size(&n, n, (size_t)shape[i]))
+            return false;
+    }
+    *elements = n;
+    return tg_dtype_bytes(dtype, n, bytes);
+}
 
 static int fail_memory(const char *path, struct tg_err *err)
 {
@@ -40,15 +74,41 @@ static int tensors_make(struct tg_tensors **t, size_t files, const char *path, s
     return fail_memory(path, err);
 }
 
+static bool ends_with(const char *path, const char *ext)
+{
+    const size_t n = strlen(path), m = strlen(ext);
+    return n >= m && !strcmp(path + n - m, ext);
+}
+
+/* By content; what no format claims goes to the one that its name means, whose reader says what is
+ * wrong. */
+static const struct tg_format *format_of(const char *path, const void *bytes, size_t len)
+{
+    for (size_t i = 0; tg_formats[i]; i++)
+        if (tg_formats[i]->probe(bytes, len))
+            return tg_formats[i];
+    for (size_t i = 0; tg_formats[i]; i++)
+        if (ends_with(path, tg_formats[i]->ext))
+            return tg_formats[i];
+    return tg_formats[0];
+}
+
+static int parse_file(struct tg_tensors *t, struct file *f, const void *bytes, size_t len,
+                      struct tg_err *err)
+{
+    if (!t->format)
+        t->format = format_of(f->path, bytes, len);
+    f->part = (struct tg_format_file){.path = f->path, .bytes = bytes, .len = len};
+    return t->format->parse(&f->part, &t->list, err);
+}
+
 /* Maps and parses one more file; takes path. */
 static int add_file(struct tg_tensors *t, char *path, struct tg_err *err)
 {
     struct file *f = &t->files[t->file_count++];
     f->path = path;
     int rc = tg_map_open(&f->map, path, err);
-    if (rc != TG_OK)
-        return rc;
-    return tg_safetensors_parse(f->map.data, f->map.size, f->path, &t->list, &f->header, err);
+    return rc == TG_OK ? parse_file(t, f, f->map.data, f->map.size, err) : rc;
 }
 
 static int by_name(const void *a, const void *b)
@@ -174,6 +234,40 @@ static int open_index(struct tg_tensors **t, const char *dir, const char *path, 
     return rc;
 }
 
+/* The file that was opened first goes where its path stands; the others are in order. */
+static void put_in_order(struct tg_tensors *t, char *const *paths)
+{
+    const struct file opened = t->files[0];
+    size_t i = 0;
+    for (; i + 1 < t->file_count && strcmp(paths[i], opened.path) != 0; i++)
+        t->files[i] = t->files[i + 1];
+    t->files[i] = opened;
+}
+
+/* The other files of a set whose first file has been parsed; that one is files[0]. */
+static int open_siblings(struct tg_tensors *t, struct tg_err *err)
+{
+    char **paths = NULL;
+    size_t count = 0;
+    int rc =
+        t->format->siblings ? t->format->siblings(&t->files[0].part, &paths, &count, err) : TG_OK;
+    if (rc == TG_OK && count > 1) {
+        size_t cap = 1;
+        if (!tg_grow(&t->files, &cap, count, sizeof *t->files))
+            rc = fail_memory(t->files[0].path, err);
+        for (size_t i = 0; i < count && rc == TG_OK; i++) {
+            if (!strcmp(paths[i], t->files[0].path))
+                continue;
+            char *own = tg_strdup(paths[i]);
+            rc = own ? add_file(t, own, err) : fail_memory(paths[i], err);
+        }
+        if (rc == TG_OK)
+            put_in_order(t, paths);
+    }
+    tg_names_free(paths, count);
+    return rc;
+}
+
 static int open_single(struct tg_tensors **t, const char *path, struct tg_err *err)
 {
     char *own = tg_strdup(path);
@@ -183,28 +277,83 @@ static int open_single(struct tg_tensors **t, const char *path, struct tg_err *e
         return rc;
     }
     rc = add_file(*t, own, err);
-    return rc == TG_OK ? sort_names(*t, err) : rc;
+    if (rc == TG_OK)
+        rc = open_siblings(*t, err);
+    if (rc == TG_OK)
+        rc = sort_names(*t, err);
+    if (rc == TG_OK && (*t)->format->check_set)
+        rc = (*t)->format->check_set(*t, err);
+    return rc;
+}
+
+/* Files of a directory that has no known name: those with this ending, but for a tokenizer's. *path
+ * is the first by name, if there is one. */
+static int find_by_ending(const char *dir, const char *ext, char **path, size_t *found,
+                          struct tg_err *err)
+{
+    char **names = NULL;
+    size_t count = 0;
+    int rc = tg_dir_list(dir, &names, &count, err);
+    *found = 0;
+    for (size_t i = 0; i < count && rc == TG_OK; i++) {
+        if (!ends_with(names[i], ext) || !strncmp(names[i], "tokenizer.", 10))
+            continue;
+        if (!(*found)++ && !(*path = tg_path_join(dir, names[i])))
+            rc = fail_memory(dir, err);
+    }
+    tg_names_free(names, count);
+    return rc;
+}
+
+/* *t stays NULL when the directory holds no file of this format. */
+static int open_as(struct tg_tensors **t, const struct tg_format *format, const char *dir,
+                   struct tg_err *err)
+{
+    char *single = tg_path_join(dir, format->single), *index = NULL;
+    size_t found = 0;
+    int rc = TG_OK;
+    if (!single || (format->index && !(index = tg_path_join(dir, format->index))))
+        rc = fail_memory(dir, err);
+    else if (!tg_path_exists(single) && !format->index) {
+        tg_free(single);
+        single = NULL;
+        rc = find_by_ending(dir, format->ext, &single, &found, err);
+    }
+    if (rc == TG_OK && single && tg_path_exists(single)) {
+        rc = open_single(t, single, err);
+        if (rc == TG_OK && found > (*t)->file_count)
+            rc = tg_fail(err, TG_ERR_VALUE,
+                         "%s: holds %zu %s files, which are not the parts of one set: name one",
+                         dir, found, format->ext);
+    } else if (rc == TG_OK && index && tg_path_exists(index))
+        rc = open_index(t, dir, index, err);
+    tg_free(single);
+    tg_free(index);
+    return rc;
+}
+
+static int fail_nothing(const char *dir, struct tg_err *err)
+{
+    char known[256] = "";
+    size_t used = 0;
+    for (size_t i = 0; tg_formats[i] && used < sizeof known; i++)
+        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s%s%s", i ? ", " : "",
+                                 tg_formats[i]->single, tg_formats[i]->index ? ", " : "",
+                                 tg_formats[i]->index ? tg_formats[i]->index : "");
+    return tg_fail(err, TG_ERR_IO, "%s: holds none of %s", dir, known);
 }
 
 int tg_tensors_open(struct tg_tensors **t, const char *path, struct tg_err *err)
 {
     *t = NULL;
-    int rc;
+    int rc = TG_OK;
     if (!tg_path_is_dir(path)) {
         rc = open_single(t, path, err);
     } else {
-        char *single = tg_path_join(path, single_name), *index = tg_path_join(path, index_name);
-        if (!single || !index)
-            rc = fail_memory(path, err);
-        else if (tg_path_exists(single))
-            rc = open_single(t, single, err);
-        else if (tg_path_exists(index))
-            rc = open_index(t, path, index, err);
-        else
-            rc = tg_fail(err, TG_ERR_IO, "%s: holds neither %s nor %s", path, single_name,
-                         index_name);
-        tg_free(single);
-        tg_free(index);
+        for (size_t i = 0; tg_formats[i] && rc == TG_OK && !*t; i++)
+            rc = open_as(t, tg_formats[i], path, err);
+        if (rc == TG_OK && !*t)
+            rc = fail_nothing(path, err);
     }
     if (rc != TG_OK) {
         tg_tensors_close(*t);
@@ -213,18 +362,16 @@ int tg_tensors_open(struct tg_tensors **t, const char *path, struct tg_err *err)
     return rc;
 }
 
-int tg_tensors_over(struct tg_tensors **t, const void *bytes, size_t len, const char *name,
-                    struct tg_err *err)
+int tg_tensors_over(struct tg_tensors **t, const struct tg_format *format, const void *bytes,
+                    size_t len, const char *name, struct tg_err *err)
 {
     int rc = tensors_make(t, 1, name, err);
     if (rc != TG_OK)
         return rc;
+    (*t)->format = format;
     struct file *f = &(*t)->files[(*t)->file_count++];
     f->path = tg_strdup(name);
-    if (!f->path)
-        rc = fail_memory(name, err);
-    else
-        rc = tg_safetensors_parse(bytes, len, f->path, &(*t)->list, &f->header, err);
+    rc = f->path ? parse_file(*t, f, bytes, len, err) : fail_memory(name, err);
     if (rc == TG_OK)
         rc = sort_names(*t, err);
     if (rc != TG_OK) {
@@ -239,7 +386,8 @@ void tg_tensors_close(struct tg_tensors *t)
     if (!t)
         return;
     for (size_t i = 0; i < t->file_count; i++) {
-        tg_json_free(t->files[i].header);
+        if (t->format && t->files[i].part.path)
+            t->format->release(&t->files[i].part);
         tg_map_close(&t->files[i].map);
         tg_free(t->files[i].path);
     }
@@ -276,11 +424,68 @@ const char *tg_tensors_file(const struct tg_tensors *t, size_t i)
 
 const char *tg_tensors_meta(const struct tg_tensors *t, const char *key)
 {
-    if (t->file_count == 0)
-        return NULL;
-    struct tg_json v =
-        tg_json_key(tg_json_key(tg_json_root(t->files[0].header), "__metadata__"), key);
-    return tg_json_is_string(v) ? tg_json_string(v) : NULL;
+    return t->file_count ? t->format->meta(&t->files[0].part, key) : NULL;
+}
+
+static const void *bytes_at(const struct tg_tensor *t, size_t first)
+{
+    const struct tg_dtype_info *info = tg_dtype_info(t->dtype);
+    return (const char *)t->data + first / info->block * info->block_bytes;
+}
+
+int tg_tensor_read_raw(const struct tg_tensor *t, size_t first, size_t count, void *dst,
+                       struct tg_err *err)
+{
+    size_t bytes;
+    if (first > t->elements || count > t->elements - first ||
+        first % tg_dtype_info(t->dtype)->block || !tg_dtype_bytes(t->dtype, count, &bytes))
+        return tg_fail(err, TG_ERR_VALUE, "%s: tensor '%s': no elements [%zu, %zu) of %zu", t->file,
+                       t->name, first, first + count, t->elements);
+    if (!t->data && t->elements)
+        return t->make(t, first, count, dst, err);
+    if (bytes)
+        memcpy(dst, bytes_at(t, first), bytes);
+    return TG_OK;
+}
+
+int tg_tensor_view(const struct tg_tensor *t, size_t first, size_t count, void *space,
+                   const void **view, struct tg_err *err)
+{
+    *view = t->data ? bytes_at(t, first) : space;
+    return t->data ? TG_OK : tg_tensor_read_raw(t, first, count, space, err);
+}
+
+/* The bytes of a range of elements, if they lie in a mapping of ours */
+static bool mapped_range(const struct tg_tensors *t, const struct tg_tensor *x, size_t first,
+                         size_t count, const uint8_t **from, size_t *n)
+{
+    if (!x->data || !tg_dtype_bytes(x->dtype, count, n))
+        return false;
+    *from = bytes_at(x, first);
+    for (size_t i = 0; i < t->file_count; i++) {
+        const struct tg_map *m = &t->files[i].map;
+        if (m->data && *from >= m->data && *from < m->data + m->size)
+            return true;
+    }
+    return false;
+}
+
+void tg_tensors_fetch(const struct tg_tensors *t, const struct tg_tensor *x, size_t first,
+                      size_t count)
+{
+    const uint8_t *from;
+    size_t n;
+    if (mapped_range(t, x, first, count, &from, &n))
+        tg_map_fetch(from, n);
+}
+
+void tg_tensors_forget(const struct tg_tensors *t, const struct tg_tensor *x, size_t first,
+                       size_t count)
+{
+    const uint8_t *from;
+    size_t n;
+    if (mapped_range(t, x, first, count, &from, &n))
+        tg_map_forget(from, n);
 }
 
 int tg_tensor_read_f32(const struct tg_tensor *t, float *dst, struct tg_err *err)
@@ -289,8 +494,20 @@ int tg_tensor_read_f32(const struct tg_tensor *t, float *dst, struct tg_err *err
     if (!info->is_float)
         return tg_fail(err, TG_ERR_UNSUPPORTED, "%s: tensor '%s': %s cannot be read as float32",
                        t->file, t->name, info->name);
-    tg_dtype_to_f32(t->dtype, t->data, dst, t->elements);
-    return TG_OK;
+    if (t->data || !t->elements) {
+        tg_dtype_to_f32(t->dtype, t->data, dst, t->elements);
+        return TG_OK;
+    }
+    enum { PIECE = 1 << 14 }; /* a multiple of every block, 8 bytes at most each */
+    unsigned char *space = tg_alloc(PIECE * 8);
+    int rc = space ? TG_OK : fail_memory(t->file, err);
+    for (size_t at = 0; at < t->elements && rc == TG_OK; at += PIECE) {
+        const size_t n = t->elements - at < PIECE ? t->elements - at : PIECE;
+        if ((rc = tg_tensor_read_raw(t, at, n, space, err)) == TG_OK)
+            tg_dtype_to_f32(t->dtype, space, dst + at, n);
+    }
+    tg_free(space);
+    return rc;
 }
 
 /* Little-endian integer of 1, 2, 4 or 8 bytes, sign-extended if it is signed. */
@@ -311,9 +528,14 @@ int tg_tensor_read_i64(const struct tg_tensor *t, int64_t *dst, struct tg_err *e
     if (!is_signed && info->name[0] != 'U')
         return tg_fail(err, TG_ERR_UNSUPPORTED, "%s: tensor '%s': %s is not an integer type",
                        t->file, t->name, info->name);
-    size_t size = info->bits / 8;
+    const size_t size = info->block_bytes;
     for (size_t i = 0; i < t->elements; i++) {
-        uint64_t v = integer_at((const uint8_t *)t->data + i * size, size, is_signed);
+        unsigned char space[8];
+        const void *view;
+        int rc = tg_tensor_view(t, i, 1, space, &view, err);
+        if (rc != TG_OK)
+            return rc;
+        uint64_t v = integer_at(view, size, is_signed);
         if (!is_signed && v > INT64_MAX)
             return tg_fail(err, TG_ERR_VALUE, "%s: tensor '%s': element %zu is %llu, above int64",
                            t->file, t->name, i, (unsigned long long)v);

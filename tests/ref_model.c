@@ -1,4 +1,5 @@
-/* Loops as in the equations; shares nothing with linearize/. */
+/* Loops as in the equations; shares nothing with linearize/. Residual kinds are written out, one by
+ * one. */
 #include "tests/ref_model.h"
 
 #include <math.h>
@@ -6,13 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct ref {
-    const struct tg_model_spec *spec;
-    const struct tg_param_list *params;
-    const double *data;
-};
+#include "tests/ref_net.h"
 
-static const double *weight(const struct ref *r, int layer, const char *name)
+const double *tg_ref_weight(const struct tg_ref_net *r, int layer, const char *name)
 {
     char full[96];
     if (layer >= 0)
@@ -23,7 +20,7 @@ static const double *weight(const struct ref *r, int layer, const char *name)
     return p ? r->data + p->offset : NULL;
 }
 
-static double *zeros(size_t n)
+double *tg_ref_zeros(size_t n)
 {
     double *p = calloc(n ? n : 1, sizeof *p);
     if (!p)
@@ -31,17 +28,7 @@ static double *zeros(size_t n)
     return p;
 }
 
-static void rms_norm(const double *x, const double *w, double eps, double *y, size_t n)
-{
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += x[i] * x[i];
-    for (size_t i = 0; i < n; i++)
-        y[i] = x[i] / sqrt(sum / (double)n + eps) * w[i];
-}
-
-/* y [n] = W [n,k] x (+ b) */
-static void linear(const double *w, const double *b, const double *x, double *y, size_t n, size_t k)
+void tg_ref_linear(const double *w, const double *b, const double *x, double *y, size_t n, size_t k)
 {
     for (size_t i = 0; i < n; i++) {
         y[i] = b ? b[i] : 0;
@@ -50,120 +37,157 @@ static void linear(const double *w, const double *b, const double *x, double *y,
     }
 }
 
-static double frequency(const struct tg_rope *rope, size_t i, size_t n)
+void tg_ref_norm(const struct tg_ref_net *r, int layer, const char *name, const double *x,
+                 double *y, size_t n)
 {
-    double f = pow(rope->theta, -2.0 * (double)i / (double)n);
-    if (rope->kind == TG_ROPE_DEFAULT)
-        return f;
-    double turns = rope->original_max_positions * f / (2 * M_PI);
-    if (turns < rope->low_freq_factor)
-        return f / rope->factor;
-    if (turns > rope->high_freq_factor)
-        return f;
-    double s = (turns - rope->low_freq_factor) / (rope->high_freq_factor - rope->low_freq_factor);
-    return (1 - s) * f / rope->factor + s * f;
-}
-
-/* Cosines, then sines, of token t's angles */
-static void turns_of(const struct tg_rope *rope, size_t t, double *turn, size_t n)
-{
-    for (size_t i = 0; i < n / 2; i++) {
-        double angle = (double)t * frequency(rope, i, n);
-        turn[i] = cos(angle);
-        turn[i + n / 2] = sin(angle);
+    const struct tg_norm_spec *norm = &r->spec->norm;
+    double mean = 0, squares = 0;
+    char full[64];
+    snprintf(full, sizeof full, "%s.weight", name);
+    const double *w = tg_ref_weight(r, layer, full);
+    snprintf(full, sizeof full, "%s.bias", name);
+    const double *b = tg_ref_weight(r, layer, full);
+    for (size_t i = 0; norm->kind == TG_NORM_LAYER && i < n; i++)
+        mean += x[i] / (double)n;
+    for (size_t i = 0; i < n; i++)
+        squares += (x[i] - mean) * (x[i] - mean) / (double)n;
+    for (size_t i = 0; i < n; i++) {
+        double f = w ? w[i] + norm->plus_one : 1;
+        y[i] = (x[i] - mean) / sqrt(squares + norm->eps) * f + (b ? b[i] : 0);
     }
 }
 
-static void rotate(const double *turn, double *x, size_t n)
+/* Arrays of a layer, [T,D] each */
+struct space {
+    double *x, *z, *y;
+};
+
+static void norm_rows(const struct tg_ref_net *r, int layer, const char *name, const double *x,
+                      double *y, size_t T)
 {
-    for (size_t i = 0, j = n / 2; i < n / 2; i++, j++) {
-        double a = x[i], b = x[j];
-        x[i] = a * turn[i] - b * turn[j];
-        x[j] = b * turn[i] + a * turn[j];
-    }
+    size_t D = r->spec->width;
+    for (size_t t = 0; t < T; t++)
+        tg_ref_norm(r, layer, name, x + t * D, y + t * D, D);
 }
 
-/* Heads of q or k of one token: norm, then rotary */
-static void prepare_heads(const struct ref *r, int layer, const char *norm, const double *turn,
-                          double *x, size_t heads)
+static void mlp_rows(const struct tg_ref_net *r, int layer, const double *x, double *y, size_t T)
 {
-    const struct tg_layer_spec *l = &r->spec->layers[layer];
-    for (size_t h = 0; h < heads; h++) {
-        double *head = x + h * l->head_dim;
-        if (l->qk_norm)
-            rms_norm(head, weight(r, layer, norm), r->spec->norm_eps, head, l->head_dim);
-        rotate(turn, head, l->rotary_dim);
-    }
+    size_t D = r->spec->width;
+    for (size_t t = 0; t < T; t++)
+        tg_ref_mlp(r, layer, x + t * D, y + t * D);
 }
 
-/* q, k, v of all tokens -> o of token t, head h */
-static void attend(const struct tg_layer_spec *l, const double *q, const double *k, const double *v,
-                   size_t t, size_t h, double *o)
+/* h = skip a + scale y */
+static void add(double *h, double skip, const double *a, double scale, const double *y, size_t n)
 {
-    size_t K = l->head_dim, g = h / (l->heads / l->kv_heads), total_k = l->kv_heads * K;
-    size_t first = l->window && t + 1 > l->window ? t + 1 - l->window : 0;
-    double top = -INFINITY, sum = 0;
-    double *s = zeros(t + 1);
-    for (size_t j = first; j <= t; j++) {
-        for (size_t i = 0; i < K; i++)
-            s[j] += l->attn_scale * q[i] * k[j * total_k + g * K + i];
-        top = fmax(top, s[j]);
-    }
-    memset(o, 0, K * sizeof *o);
-    for (size_t j = first; j <= t; j++) {
-        double e = exp(s[j] - top);
-        sum += e;
-        for (size_t i = 0; i < K; i++)
-            o[i] += e * v[j * total_k + g * K + i];
-    }
-    for (size_t i = 0; i < K; i++)
-        o[i] /= sum;
-    free(s);
+    for (size_t i = 0; i < n; i++)
+        h[i] = skip * a[i] + scale * y[i];
 }
 
-static void attention(const struct ref *r, int layer, double *h, size_t T)
+static void layer_forward(const struct tg_ref_net *r, int l, double *h, size_t T,
+                          const struct space *s)
 {
-    const struct tg_layer_spec *l = &r->spec->layers[layer];
-    size_t D = r->spec->width, K = l->head_dim, Q = l->heads * K, G = l->kv_heads * K;
-    double *x = zeros(D), *y = zeros(D), *o = zeros(Q), *turn = zeros(K);
-    double *q = zeros(T * Q), *k = zeros(T * G), *v = zeros(T * G);
+    const struct tg_layer_spec *spec = &r->spec->layers[l];
+    double *x = s->x, *y = s->y, *z = s->z;
+    double a = tg_factor(spec->mixer_scale), b = tg_factor(spec->mlp_scale);
+    size_t n = T * r->spec->width;
+    bool mlp = spec->mlp_kind != TG_MLP_NONE;
+    switch (spec->residual) {
+    case TG_RESIDUAL_PRE:
+        norm_rows(r, l, "norm_in", h, x, T);
+        tg_ref_attention(r, l, x, y, T);
+        add(h, 1, h, a, y, n);
+        if (!mlp)
+            return;
+        norm_rows(r, l, "norm_mlp", h, x, T);
+        mlp_rows(r, l, x, y, T);
+        add(h, 1, h, b, y, n);
+        return;
+    case TG_RESIDUAL_POST:
+        tg_ref_attention(r, l, h, y, T);
+        norm_rows(r, l, "norm_mixer_out", y, y, T);
+        add(h, 1, h, a, y, n);
+        mlp_rows(r, l, h, y, T);
+        norm_rows(r, l, "norm_mlp_out", y, y, T);
+        add(h, 1, h, b, y, n);
+        return;
+    case TG_RESIDUAL_SANDWICH:
+        norm_rows(r, l, "norm_in", h, x, T);
+        tg_ref_attention(r, l, x, y, T);
+        norm_rows(r, l, "norm_mixer_out", y, y, T);
+        add(h, 1, h, a, y, n);
+        norm_rows(r, l, "norm_mlp", h, x, T);
+        mlp_rows(r, l, x, y, T);
+        norm_rows(r, l, "norm_mlp_out", y, y, T);
+        add(h, 1, h, b, y, n);
+        return;
+    case TG_RESIDUAL_PARALLEL:
+    case TG_RESIDUAL_SHARED:
+        norm_rows(r, l, "norm_in", h, x, T);
+        tg_ref_attention(r, l, x, y, T);
+        if (spec->residual == TG_RESIDUAL_PARALLEL)
+            norm_rows(r, l, "norm_mlp", h, x, T);
+        mlp_rows(r, l, x, z, T);
+        add(h, 1, h, a, y, n);
+        add(h, 1, h, b, z, n);
+        return;
+    case TG_RESIDUAL_AFTER:
+        tg_ref_attention(r, l, h, y, T);
+        add(h, 1, h, a, y, n);
+        norm_rows(r, l, "norm_mixer_out", h, h, T);
+        mlp_rows(r, l, h, y, T);
+        add(h, 1, h, b, y, n);
+        norm_rows(r, l, "norm_mlp_out", h, h, T);
+        return;
+    case TG_RESIDUAL_NORMED:
+        norm_rows(r, l, "norm_in", h, x, T);
+        tg_ref_attention(r, l, x, y, T);
+        add(h, tg_factor(spec->mixer_skip), x, a, y, n);
+        norm_rows(r, l, "norm_mlp", h, x, T);
+        mlp_rows(r, l, x, y, T);
+        add(h, tg_factor(spec->mlp_skip), x, b, y, n);
+        return;
+    case TG_RESIDUAL_COUNT:
+        break;
+    }
+    abort();
+}
+
+static void embed(const struct tg_ref_net *r, const int32_t *ids, size_t T, double *h)
+{
+    const struct tg_model_spec *spec = r->spec;
+    size_t D = spec->width, E = spec->embed_dim ? spec->embed_dim : D;
+    const double *pos = tg_ref_weight(r, -1, "pos.weight");
     for (size_t t = 0; t < T; t++) {
-        rms_norm(h + t * D, weight(r, layer, "norm_in.weight"), r->spec->norm_eps, x, D);
-        linear(weight(r, layer, "mixer.q.weight"), weight(r, layer, "mixer.q.bias"), x, q + t * Q,
-               Q, D);
-        linear(weight(r, layer, "mixer.k.weight"), weight(r, layer, "mixer.k.bias"), x, k + t * G,
-               G, D);
-        linear(weight(r, layer, "mixer.v.weight"), weight(r, layer, "mixer.v.bias"), x, v + t * G,
-               G, D);
-        turns_of(&r->spec->rope, t, turn, l->rotary_dim);
-        prepare_heads(r, layer, "mixer.q_norm.weight", turn, q + t * Q, l->heads);
-        prepare_heads(r, layer, "mixer.k_norm.weight", turn, k + t * G, l->kv_heads);
-    }
-    for (size_t t = 0; t < T; t++) {
-        for (size_t n = 0; n < l->heads; n++)
-            attend(l, q + t * Q + n * K, k, v, t, n, o + n * K);
-        linear(weight(r, layer, "mixer.o.weight"), weight(r, layer, "mixer.o.bias"), o, y, D, Q);
+        const double *e = tg_ref_weight(r, -1, "embed.weight") + (size_t)ids[t] * E;
+        if (spec->embed_dim)
+            tg_ref_linear(tg_ref_weight(r, -1, "embed_in.weight"), NULL, e, h + t * D, D, E);
         for (size_t i = 0; i < D; i++)
-            h[t * D + i] += y[i];
+            h[t * D + i] = tg_factor(spec->embed_scale) * (spec->embed_dim ? h[t * D + i] : e[i]) +
+                           (pos ? pos[(spec->position_offset + t) * D + i] : 0);
     }
-    free(x), free(y), free(o), free(q), free(k), free(v), free(turn);
 }
 
-static void mlp(const struct ref *r, int layer, double *h, size_t T)
+/* h [D] after the last layer -> logits [N] */
+static void head(const struct tg_ref_net *r, const double *h, double *logits)
 {
-    size_t D = r->spec->width, M = r->spec->layers[layer].mlp_dim;
-    double *x = zeros(D), *y = zeros(D), *a = zeros(M), *b = zeros(M);
-    for (size_t t = 0; t < T; t++) {
-        rms_norm(h + t * D, weight(r, layer, "norm_mlp.weight"), r->spec->norm_eps, x, D);
-        linear(weight(r, layer, "mlp.gate.weight"), weight(r, layer, "mlp.gate.bias"), x, a, M, D);
-        linear(weight(r, layer, "mlp.up.weight"), weight(r, layer, "mlp.up.bias"), x, b, M, D);
-        for (size_t i = 0; i < M; i++)
-            a[i] = a[i] / (1 + exp(-a[i])) * b[i];
-        linear(weight(r, layer, "mlp.down.weight"), weight(r, layer, "mlp.down.bias"), a, y, D, M);
-        for (size_t i = 0; i < D; i++)
-            h[t * D + i] += y[i];
+    const struct tg_model_spec *spec = r->spec;
+    size_t D = spec->width, E = spec->embed_dim ? spec->embed_dim : D;
+    double *x = tg_ref_zeros(D), *z = tg_ref_zeros(E), cap = spec->logit_softcap;
+    const double *w = tg_ref_weight(r, -1, spec->tied_head ? "embed.weight" : "head.weight");
+    memcpy(x, h, D * sizeof *x);
+    if (!spec->no_norm_out)
+        tg_ref_norm(r, -1, "norm_out", h, x, D);
+    if (spec->embed_dim)
+        tg_ref_linear(tg_ref_weight(r, -1, "embed_out.weight"), NULL, x, z, E, D);
+    tg_ref_linear(w, tg_ref_weight(r, -1, "head.bias"), spec->embed_dim ? z : x, logits,
+                  spec->vocab, E);
+    for (size_t i = 0; i < spec->vocab; i++) {
+        logits[i] *= tg_factor(spec->logit_scale);
+        if (cap != 0)
+            logits[i] = cap * tanh(logits[i] / cap);
     }
-    free(x), free(y), free(a), free(b);
+    free(x), free(z);
 }
 
 static double cross_entropy(const double *logits, size_t n, int32_t target)
@@ -179,25 +203,20 @@ static double cross_entropy(const double *logits, size_t n, int32_t target)
 double tg_ref_loss(const struct tg_model_spec *spec, const struct tg_param_list *params,
                    const double *data, const int32_t *ids, size_t T, double *logits)
 {
-    struct ref r = {spec, params, data};
+    struct tg_ref_net r = {spec, params, data};
     size_t D = spec->width, N = spec->vocab;
-    const double *embed = weight(&r, -1, "embed.weight");
-    const double *head = spec->tied_head ? embed : weight(&r, -1, "head.weight");
-    double *h = zeros(T * D), *x = zeros(D), *row = zeros(N), loss = 0;
-    for (size_t t = 0; t < T; t++)
-        memcpy(h + t * D, embed + (size_t)ids[t] * D, D * sizeof *h);
-    for (size_t l = 0; l < spec->layer_count; l++) {
-        attention(&r, (int)l, h, T);
-        mlp(&r, (int)l, h, T);
-    }
+    double *h = tg_ref_zeros(T * D), *row = tg_ref_zeros(N), loss = 0;
+    struct space s = {tg_ref_zeros(T * D), tg_ref_zeros(T * D), tg_ref_zeros(T * D)};
+    embed(&r, ids, T, h);
+    for (size_t l = 0; l < spec->layer_count; l++)
+        layer_forward(&r, (int)l, h, T, &s);
     for (size_t t = 0; t < T; t++) {
-        rms_norm(h + t * D, weight(&r, -1, "norm_out.weight"), spec->norm_eps, x, D);
-        linear(head, NULL, x, row, N, D);
+        head(&r, h + t * D, row);
         if (logits)
             memcpy(logits + t * N, row, N * sizeof *row);
         if (t + 1 < T)
             loss += cross_entropy(row, N, ids[t + 1]) / (double)(T - 1);
     }
-    free(h), free(x), free(row);
+    free(h), free(row), free(s.x), free(s.y), free(s.z);
     return loss;
 }

@@ -3,7 +3,7 @@
 #ifndef TG_TESTS_REF_MODEL_H
 #define TG_TESTS_REF_MODEL_H
 
-#include "convert/spec.h"
+#include "convert/params.h"
 
 /* Mean cross-entropy of the next token over ids [T]; logits [T,N] may be NULL. data is a block in
  * the layout of params. */

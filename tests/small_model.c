@@ -19,9 +19,9 @@ struct tg_model *tg_test_teacher(const struct tg_test_shape *shape, int threads,
     struct tg_layer_spec layers[16] = {{0}};
     struct tg_model_spec spec = {.vocab = shape->vocab,
                                  .width = shape->width,
-                                 .norm_eps = 1e-6,
+                                 .norm.eps = 1e-6,
                                  .tied_head = shape->tied,
-                                 .rope = {.theta = 10000},
+                                 .ropes = {{.theta = 10000}},
                                  .bos_id = -1,
                                  .layer_count = shape->layers,
                                  .layers = layers};

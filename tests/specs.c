@@ -1,14 +1,46 @@
 #include "tests/specs.h"
 
+#include "tests/check.h"
+
 #include <stdio.h>
 #include <string.h>
 
 #include "base/json.h"
+#include "base/mem.h"
 #include "base/strbuf.h"
+#include "convert/checkpoint.h"
+#include "convert/native.h"
 
 #define DIFFER(field)                                                                              \
     if (a->field != b->field)                                                                      \
     return #field
+
+static const char *recurrent_difference(const struct tg_recurrent_spec *a,
+                                        const struct tg_recurrent_spec *b)
+{
+    DIFFER(k_heads);
+    DIFFER(v_heads);
+    DIFFER(k_dim);
+    DIFFER(v_dim);
+    DIFFER(conv);
+    DIFFER(state);
+    DIFFER(groups);
+    DIFFER(inner);
+    DIFFER(rank);
+    DIFFER(conv_bias);
+    DIFFER(proj_bias);
+    DIFFER(norm);
+    DIFFER(norm_before_gate);
+    DIFFER(negative_eigenvalues);
+    DIFFER(dt_min);
+    DIFFER(dt_max);
+    DIFFER(norm_eps);
+    DIFFER(in_scale);
+    DIFFER(out_scale);
+    for (size_t i = 0; i < sizeof a->scales / sizeof *a->scales; i++)
+        DIFFER(scales[i]);
+    return NULL;
+}
 
 static const char *layer_difference(const struct tg_layer_spec *a, const struct tg_layer_spec *b)
 {
@@ -16,7 +48,9 @@ static const char *layer_difference(const struct tg_layer_spec *a, const struct 
     DIFFER(heads);
     DIFFER(kv_heads);
     DIFFER(head_dim);
+    DIFFER(value_dim);
     DIFFER(rotary_dim);
+    DIFFER(rope);
     DIFFER(window);
     DIFFER(sinks);
     DIFFER(feature_dim);
@@ -25,38 +59,95 @@ static const char *layer_difference(const struct tg_layer_spec *a, const struct 
     DIFFER(qkv_bias);
     DIFFER(o_bias);
     DIFFER(qk_norm);
+    DIFFER(qk_norm_bias);
     DIFFER(attn_scale);
+    DIFFER(attn_softcap);
+    DIFFER(qkv_clip);
+    DIFFER(output_gate);
+    DIFFER(q_rank);
+    DIFFER(kv_rank);
+    DIFFER(latent_eps);
+    DIFFER(residual);
+    DIFFER(mixer_scale);
+    DIFFER(mlp_scale);
+    DIFFER(mixer_skip);
+    DIFFER(mlp_skip);
+    DIFFER(mlp_kind);
     DIFFER(mlp_dim);
     DIFFER(activation);
     DIFFER(mlp_bias);
+    DIFFER(gate_scale);
+    DIFFER(down_scale);
+    DIFFER(moe.experts);
+    DIFFER(moe.per_token);
+    DIFFER(moe.mlp_dim);
+    DIFFER(moe.router);
+    DIFFER(moe.renormalise);
+    DIFFER(moe.router_bias);
+    DIFFER(moe.correction);
+    DIFFER(moe.expert_bias);
+    DIFFER(moe.scale);
+    DIFFER(moe.groups);
+    DIFFER(moe.groups_kept);
+    DIFFER(moe.shared_dim);
+    DIFFER(moe.shared_gate);
+    return recurrent_difference(&a->recurrent, &b->recurrent);
+}
+
+static const char *rope_difference(const struct tg_rope *a, const struct tg_rope *b)
+{
+    DIFFER(kind);
+    DIFFER(theta);
+    DIFFER(factor);
+    DIFFER(low_freq_factor);
+    DIFFER(high_freq_factor);
+    DIFFER(original_max_positions);
+    DIFFER(beta_fast);
+    DIFFER(beta_slow);
+    DIFFER(truncate);
+    DIFFER(attention_factor);
+    DIFFER(factor_count);
+    for (size_t i = 0; i < a->factor_count; i++) {
+        DIFFER(short_factor[i]);
+        DIFFER(long_factor[i]);
+    }
     return NULL;
 }
 
 const char *tg_spec_difference(const struct tg_model_spec *a, const struct tg_model_spec *b)
 {
+    const char *field;
+
     if (strcmp(a->base_family, b->base_family) != 0)
         return "base_family";
     DIFFER(vocab);
     DIFFER(width);
-    DIFFER(norm_eps);
+    DIFFER(norm.kind);
+    DIFFER(norm.eps);
+    DIFFER(norm.plus_one);
+    DIFFER(norm.bare);
+    DIFFER(norm.bias);
+    DIFFER(no_norm_out);
     DIFFER(tied_head);
-    DIFFER(rope.kind);
-    DIFFER(rope.theta);
-    DIFFER(rope.factor);
-    DIFFER(rope.low_freq_factor);
-    DIFFER(rope.high_freq_factor);
-    DIFFER(rope.original_max_positions);
+    DIFFER(head_bias);
+    DIFFER(embed_scale);
+    DIFFER(logit_scale);
+    DIFFER(logit_softcap);
+    DIFFER(embed_dim);
+    DIFFER(learned_positions);
+    DIFFER(position_offset);
     DIFFER(max_positions);
     DIFFER(bos_id);
     DIFFER(eos_count);
     if (memcmp(a->eos_ids, b->eos_ids, a->eos_count * sizeof *a->eos_ids) != 0)
         return "eos_ids";
-    DIFFER(layer_count);
-    for (size_t i = 0; i < a->layer_count; i++) {
-        const char *field = layer_difference(&a->layers[i], &b->layers[i]);
-        if (field)
+    for (size_t i = 0; i < TG_MAX_ROPES; i++)
+        if ((field = rope_difference(&a->ropes[i], &b->ropes[i])))
             return field;
-    }
+    DIFFER(layer_count);
+    for (size_t i = 0; i < a->layer_count; i++)
+        if ((field = layer_difference(&a->layers[i], &b->layers[i])))
+            return field;
     return NULL;
 }
 
@@ -85,4 +176,62 @@ out:
     tg_strbuf_release(&to);
     tg_json_free(object);
     return made;
+}
+
+const char tg_llama_config[] =
+    "{\"model_type\":\"llama\",\"vocab_size\":96,\"hidden_size\":32,\"intermediate_size\":48,"
+    "\"num_hidden_layers\":3,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"eos_token_id\":"
+    "2,\"hidden_act\":\"silu\",\"max_position_embeddings\":256,\"rms_norm_eps\":1e-5,"
+    "\"tie_word_embeddings\":true,\"rope_theta\":5e5}";
+
+char *tg_config_with(const char *family, const char *key, const char *value)
+{
+    char type[64];
+    char *base, *made;
+
+    snprintf(type, sizeof type, "\"%s\"", family);
+    base = tg_json_with(tg_llama_config, "model_type", type);
+    made = key ? tg_json_with(base, key, value) : tg_strdup(base);
+    tg_free(base);
+    assert_non_null(made);
+    return made;
+}
+
+int tg_parse_config(const char *text, struct tg_model_spec *spec, struct tg_err *err)
+{
+    return tg_config_parse(text, strlen(text), "dir/config.json", spec, err);
+}
+
+void tg_must_parse(const char *text, struct tg_model_spec *spec)
+{
+    struct tg_err err = {0};
+
+    if (tg_parse_config(text, spec, &err) != TG_OK)
+        fail_msg("%s: %s", text, err.msg);
+}
+
+struct tg_model_spec tg_spec_with(const char *family, const char *key, const char *value)
+{
+    char *text = tg_config_with(family, key, value);
+    struct tg_model_spec spec;
+
+    tg_must_parse(text, &spec);
+    tg_free(text);
+    return spec;
+}
+
+void tg_check_native(const struct tg_model_spec *spec, const char *what)
+{
+    const struct tg_native_meta meta = {"test", "0", 1, "", "test"};
+    struct tg_model_spec again;
+    struct tg_strbuf text;
+
+    tg_strbuf_init(&text, 1 << 20);
+    tg_native_config(&text, spec, TG_F32, &meta);
+    assert_false(text.failed);
+    tg_must_parse(text.text, &again);
+    if (tg_spec_difference(spec, &again))
+        fail_msg("%s: %s is lost in %s", what, tg_spec_difference(spec, &again), text.text);
+    tg_spec_release(&again);
+    tg_strbuf_release(&text);
 }

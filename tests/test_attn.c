@@ -223,7 +223,7 @@ static void test_long(void **state)
         float scores[WINDOW], o[V], top;
         float lse =
             tg_attn_row(ctx.k, p.f[Q].p + t * K, p.f[KEY].p + first * K, K,
-                        p.f[VALUE].p + first * V, V, t + 1 - first, K, V, a.scale, scores, o, &top);
+                        p.f[VALUE].p + first * V, V, t + 1 - first, K, V, a.scale, 0, scores, o, &top);
         assert_below(tg_rel_error_f(o, p.f[O].p + t * V, V), TOLERANCE, "row of a long text");
         assert_below(fabs((double)lse - (double)p.f[LSE].p[t]), TOLERANCE * 10, "its lse");
     }
@@ -251,7 +251,7 @@ static void test_row(void **state)
             float o[V], top, lse;
             size_t last = count - 1;
             lse = tg_attn_row(*k, p.f[Q].p + last * K, kv.p, STRIDE, kv.p + K, STRIDE, count, K, V,
-                              a.scale, s.p, o, &top);
+                              a.scale, 0, s.p, o, &top);
             assert_below(tg_rel_error_fd(o, p.d[O] + last * V, V), TOLERANCE, "row");
             assert_below(tg_rel_error_fd(&lse, p.d[LSE] + last, 1), TOLERANCE, "row's lse");
             assert_below(tg_rel_error_fd(&top, p.d[TOP] + last, 1), TOLERANCE, "row's maximum");
@@ -259,7 +259,7 @@ static void test_row(void **state)
             problem_close(&p);
         }
     float o[2],
-        lse = tg_attn_row(tg_kernels_select(0), NULL, NULL, 0, NULL, 0, 0, 4, 2, 1, NULL, o, NULL);
+        lse = tg_attn_row(tg_kernels_select(0), NULL, NULL, 0, NULL, 0, 0, 4, 2, 1, 0, NULL, o, NULL);
     assert_true(lse == -INFINITY && o[0] == 0 && o[1] == 0);
 }
 

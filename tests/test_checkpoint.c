@@ -116,7 +116,7 @@ static void write_variant(const char *dir, const struct edit *e)
             plan_tensor(&plan[n++], s, e->other);
         }
     }
-    assert_int_equal(tg_tensor_writer_open(&w, dir, false, plan, n, 0, NULL, 0, NULL), TG_OK);
+    assert_int_equal(tg_tensor_writer_open(&w, dir, plan, n, NULL, NULL), TG_OK);
     while ((next = tg_tensor_writer_next(w)) < n) {
         const struct tg_tensor *s = from[next];
         assert_true(s->elements < 1 << 16);
@@ -341,8 +341,10 @@ static void test_fixtures(void **state)
         list = tg_checkpoint_params(c);
         assert_int_equal(list->count, tg_tensors_count(tg_checkpoint_tensors(c)));
         for (size_t i = 0; i < list->count; i++) {
-            const struct tg_tensor *t = tg_checkpoint_source(c, i);
+            size_t sources;
+            const struct tg_tensor *t = tg_checkpoint_sources(c, i, &sources)->tensor;
             float *data = tg_alloc_floats(list->items[i].count);
+            assert_int_equal(sources, 1);
             assert_int_equal(t->elements, list->items[i].count);
             assert_int_equal(t->dtype, TG_F32);
             assert_int_equal(tg_checkpoint_read(c, i, data, NULL), TG_OK);
@@ -422,13 +424,13 @@ static struct tg_model_spec hybrid(void)
                               .base_family = "qwen3",
                               .vocab = 37,
                               .width = 20,
-                              .norm_eps = 1.0 / 3e5,
+                              .norm.eps = 1.0 / 3e5,
                               .tied_head = false,
                               .max_positions = 777,
                               .bos_id = 5,
                               .eos_ids = {1, 36},
                               .eos_count = 2,
-                              .rope = {TG_ROPE_LLAMA3, 500000.1, 8, 1.1, 4.3, 8192},
+                              .ropes = {{TG_ROPE_LLAMA3, 500000.1, 8, 1.1, 4.3, 8192}},
                               .layer_count = LAYERS};
 
     s.layers = tg_alloc_array(LAYERS, sizeof *s.layers);
@@ -496,7 +498,8 @@ static void check_native(enum tg_dtype dtype, uint64_t max_shard, size_t files)
         uint16_t *half = tg_alloc_array(n, sizeof(float));
 
         assert_string_equal(list.items[i].name, tg_checkpoint_params(c)->items[i].name);
-        assert_int_equal(tg_checkpoint_source(c, i)->dtype, dtype);
+        size_t sources;
+        assert_int_equal(tg_checkpoint_sources(c, i, &sources)->tensor->dtype, dtype);
         assert_int_equal(tg_checkpoint_read(c, i, back, &err), TG_OK);
         tg_dtype_from_f32(dtype, data + list.items[i].offset, half, n);
         tg_dtype_to_f32(dtype, half, want, n);

@@ -115,7 +115,7 @@ static float *o_of(const struct tg_model *m)
 static void mix(const struct tg_model *m, const float *x, float *y)
 {
     struct tg_mixer mixer;
-    tg_model_mixer(m, 1, m->data, &mixer);
+    tg_model_mixer(m, 1, m->data, NULL, &mixer);
     const struct tg_mixer_ops *ops = tg_mixer_find(mixer.spec->mixer);
     float *work = tg_alloc_floats(ops->work_floats(&mixer, &BATCH, m->ctx.threads, false));
     ops->forward(&m->ctx, &mixer, &BATCH, x, y, NULL, work);

@@ -309,7 +309,7 @@ static void test_token_files(void **state)
     for (size_t k = 0; k < 2; k++) {
         struct tg_tensor_plan plan[2] = {{names[k], TG_I32, 2, {1, 3}}, {"x", TG_F32, 1, {1}}};
         struct tg_tensor_writer *w;
-        assert_int_equal(tg_tensor_writer_open(&w, path, true, plan, 2, 0, NULL, 0, &err), TG_OK);
+        assert_int_equal(tg_tensor_writer_open(&w, path, plan, 2, &tg_write_single, &err), TG_OK);
         assert_int_equal(tg_tensor_writer_put_raw(w, i4, &err), TG_OK);
         assert_int_equal(tg_tensor_writer_put_f32(w, &(float){1}, &err), TG_OK);
         assert_int_equal(tg_tensor_writer_finish(w, &err), TG_OK);

@@ -207,7 +207,7 @@ static void write_ids(const char *path, const int32_t *ids, size_t n)
     struct tg_err err = {0};
     struct tg_tensor_writer *w = NULL;
     struct tg_tensor_plan plan = {.name = "ids", .dtype = TG_I32, .rank = 1, .shape = {(int64_t)n}};
-    tg_test_must(tg_tensor_writer_open(&w, path, true, &plan, 1, 0, NULL, 0, &err), &err);
+    tg_test_must(tg_tensor_writer_open(&w, path, &plan, 1, &tg_write_single, &err), &err);
     tg_test_must(tg_tensor_writer_put_raw(w, ids, &err), &err);
     tg_test_must(tg_tensor_writer_finish(w, &err), &err);
     tg_tensor_writer_close(w);

@@ -40,8 +40,8 @@ static struct tg_model *constant_model(const double *logits)
                                   .mlp_dim = 2};
     struct tg_model_spec spec = {.vocab = N,
                                  .width = D,
-                                 .norm_eps = 1e-5,
-                                 .rope = {.theta = 1e4},
+                                 .norm.eps = 1e-5,
+                                 .ropes = {{.theta = 1e4}},
                                  .bos_id = -1,
                                  .layer_count = 1,
                                  .layers = &layer};

@@ -19,10 +19,10 @@ static struct tg_layer_spec teacher_layers[LAYERS];
 /* Eight softmax layers, of which number 6 has a window of 16 */
 static struct tg_model_spec teacher_spec(void)
 {
-    struct tg_model_spec spec = {.vocab = 40, .width = 16, .norm_eps = 1e-6, .tied_head = true};
+    struct tg_model_spec spec = {.vocab = 40, .width = 16, .norm.eps = 1e-6, .tied_head = true};
     snprintf(spec.family, sizeof spec.family, "llama");
     snprintf(spec.base_family, sizeof spec.base_family, "llama");
-    spec.rope.theta = 10000;
+    spec.ropes[0].theta = 10000;
     spec.layer_count = LAYERS;
     spec.layers = teacher_layers;
     for (size_t l = 0; l < LAYERS; l++)

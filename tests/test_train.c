@@ -49,7 +49,7 @@ static struct tg_data *open_data(void)
     struct tg_tensor_plan plan = {.name = "ids", .dtype = TG_I32, .rank = 1, .shape = {TEXT}};
     in_root(path, sizeof path, "text.safetensors");
     tg_test_ids(ids, TEXT, shape.vocab, SEED);
-    tg_test_must(tg_tensor_writer_open(&w, path, true, &plan, 1, 0, NULL, 0, &err), &err);
+    tg_test_must(tg_tensor_writer_open(&w, path, &plan, 1, &tg_write_single, &err), &err);
     tg_test_must(tg_tensor_writer_put_raw(w, ids, &err), &err);
     tg_test_must(tg_tensor_writer_finish(w, &err), &err);
     tg_tensor_writer_close(w);

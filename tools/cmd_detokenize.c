@@ -6,8 +6,7 @@
 
 #include "base/mem.h"
 #include "formats/text.h"
-#include "formats/tokenizer/tokenizer.h"
-#include "tools/command.h"
+#include "tools/subject.h"
 
 enum { MAX_TEXT_BITS = 40 };
 
@@ -112,7 +111,7 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     struct tg_ids ids = {0};
     char *text = NULL;
     size_t len = 0, number = 0;
-    int status = tg_tokenizer_load(&tok, t->args[0], 0, err);
+    int status = tg_tokenizer_of(t->args[0], 0, true, &tok, err);
     if (status == TG_OK && !set->ids)
         status = tg_text_read_raw(set->file ? set->file : set->jsonl, (size_t)1 << MAX_TEXT_BITS,
                                   &text, &len, err);
@@ -144,7 +143,8 @@ const struct tg_command tg_cmd_detokenize = {
     .args = "MODEL",
     .min_args = 1,
     .max_args = 1,
-    .details = "MODEL is a directory with a tokenizer.json, or such a file.",
+    .details = "MODEL is a directory with a tokenizer.json or tokenizer.model, such a file, or a "
+               "GGUF model.",
     .settings_size = sizeof(struct settings),
     .groups = {{options, 0}},
     .run = run,

@@ -197,7 +197,7 @@ static int write_out(const struct job *j, const char *path, bool force, struct t
         snprintf(names[i], sizeof names[i], "hidden.%zu", i);
         plan[2 + i] = (struct tg_tensor_plan){names[i], TG_F32, 3, {B, T, (int64_t)s->width}};
     }
-    int status = tg_tensor_writer_open(&w, path, true, plan, count, 0, NULL, 0, err);
+    int status = tg_tensor_writer_open(&w, path, plan, count, &tg_write_single, err);
     for (size_t i; status == TG_OK && (i = tg_tensor_writer_next(w)) < count;)
         status =
             i == 1 ? tg_tensor_writer_put_raw(w, j->ids, err)

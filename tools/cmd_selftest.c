@@ -171,9 +171,9 @@ static int check_mixer(struct outcome *o, const struct tg_mixer_schema *schema, 
     struct tg_layer_spec layers[2] = {small_layer(schema), small_layer(schema)};
     struct tg_model_spec spec = {.vocab = VOCAB,
                                  .width = WIDTH,
-                                 .norm_eps = 1e-5,
+                                 .norm.eps = 1e-5,
                                  .tied_head = true,
-                                 .rope = {.theta = 1e4},
+                                 .ropes = {{.theta = 1e4}},
                                  .bos_id = -1,
                                  .layer_count = 2,
                                  .layers = layers};
@@ -232,7 +232,7 @@ static int check_file(struct outcome *o, enum tg_dtype dtype, struct tg_err *err
     struct tg_tensor_writer *w = NULL;
     struct tg_tensors *file = NULL;
     memset(back, 0, sizeof back);
-    int status = tg_tensor_writer_open(&w, path, true, &plan, 1, 0, NULL, 0, err);
+    int status = tg_tensor_writer_open(&w, path, &plan, 1, &tg_write_single, err);
     if (status == TG_OK)
         status = tg_tensor_writer_put_f32(w, data, err);
     if (status == TG_OK)

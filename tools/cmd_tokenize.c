@@ -4,8 +4,7 @@
 
 #include "base/mem.h"
 #include "formats/text.h"
-#include "formats/tokenizer/tokenizer.h"
-#include "tools/command.h"
+#include "tools/subject.h"
 
 enum { MAX_TEXT_BITS = 40 };
 
@@ -79,7 +78,7 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     if (!!set->text + !!set->file + !!set->jsonl != 1)
         return tg_usage(err, "give one of --text S, --file F, --jsonl F");
     struct tg_tokenizer *tok = NULL;
-    int status = tg_tokenizer_load(&tok, t->args[0], 0, err);
+    int status = tg_tokenizer_of(t->args[0], 0, true, &tok, err);
     if (status)
         return status;
     if (set->text) {
@@ -103,8 +102,8 @@ const struct tg_command tg_cmd_tokenize = {
     .args = "MODEL",
     .min_args = 1,
     .max_args = 1,
-    .details =
-        "MODEL is a directory with a tokenizer.json, or such a file. Prints the ids on one line.",
+    .details = "MODEL is a directory with a tokenizer.json or tokenizer.model, such a file, or a "
+               "GGUF model. Prints the ids on one line.",
     .settings_size = sizeof(struct settings),
     .groups = {{options, 0}},
     .run = run,

@@ -20,6 +20,10 @@ enum tg_subject_flags {
 };
 int tg_subject_open(struct tg_tool *t, const char *path, unsigned flags, struct tg_subject *s,
                     struct tg_err *err);
+/* The tokenizer that a model or a file of one has: a tokenizer.json, a tokenizer.model, or the
+ * vocabulary in a GGUF file. Without any, *tok is NULL and only `must` makes that an error. */
+int tg_tokenizer_of(const char *path, size_t vocab_limit, bool must, struct tg_tokenizer **tok,
+                    struct tg_err *err);
 void tg_subject_close(struct tg_subject *s); /* accepts a zeroed struct */
 
 /* Token ids of files (parts allowed), one after another. */

@@ -5,20 +5,15 @@
 
 static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_err *err)
 {
-    static const struct tg_config_defaults defaults = {
-        .max_positions = 2048, .bos_id = 1, .eos_id = 2};
-    bool attention_bias = false, mlp_bias = false;
+    struct tg_config_defaults d = {
+        .max_positions = 2048, .bos_id = 1, .eos_id = 2, .sizes = {32000, 4096, 11008, 32, 32}};
     int rc;
 
-    if ((rc = tg_config_decoder(c, &defaults, spec, err)) ||
-        (rc = tg_json_get_bool_or(c, "attention_bias", &attention_bias, err)) ||
-        (rc = tg_json_get_bool_or(c, "mlp_bias", &mlp_bias, err)))
+    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)) ||
+        (rc = tg_json_get_bool_or(c, "mlp_bias", &d.layer.mlp_bias, err)))
         return rc;
-    for (size_t i = 0; i < spec->layer_count; i++) {
-        spec->layers[i].qkv_bias = spec->layers[i].o_bias = attention_bias;
-        spec->layers[i].mlp_bias = mlp_bias;
-    }
-    return TG_OK;
+    d.layer.o_bias = d.layer.qkv_bias;
+    return tg_config_decoder(c, &d, spec, err);
 }
 
 static const char *const types[] = {"llama", NULL};

@@ -5,8 +5,11 @@
 
 static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_err *err)
 {
-    static const struct tg_config_defaults defaults = {
-        .kv_heads = 8, .max_positions = 131072, .bos_id = 1, .eos_id = 2};
+    static const struct tg_config_defaults defaults = {.kv_heads = 8,
+                                                       .max_positions = 131072,
+                                                       .bos_id = 1,
+                                                       .eos_id = 2,
+                                                       .sizes = {32000, 4096, 14336, 32, 32}};
     size_t window;
     int rc;
 

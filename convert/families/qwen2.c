@@ -5,16 +5,15 @@
 
 static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_err *err)
 {
-    static const struct tg_config_defaults defaults = {
-        .kv_heads = 32, .max_positions = 32768, .bos_id = -1, .eos_id = -1};
-    int rc;
+    static const struct tg_config_defaults defaults = {.kv_heads = 32,
+                                                       .max_positions = 32768,
+                                                       .bos_id = -1,
+                                                       .eos_id = -1,
+                                                       .sizes = {151936, 4096, 22016, 32, 32},
+                                                       .layer.qkv_bias = true};
+    const int rc = tg_config_decoder(c, &defaults, spec, err);
 
-    if ((rc = tg_config_decoder(c, &defaults, spec, err)) ||
-        (rc = tg_config_qwen_windows(c, spec, err)))
-        return rc;
-    for (size_t i = 0; i < spec->layer_count; i++)
-        spec->layers[i].qkv_bias = true;
-    return TG_OK;
+    return rc == TG_OK ? tg_config_qwen_windows(c, spec, err) : rc;
 }
 
 static const char *const types[] = {"qwen2", NULL};

@@ -6,20 +6,21 @@
 
 static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_err *err)
 {
-    static const struct tg_config_defaults defaults = {
-        .kv_heads = 32, .head_dim = 128, .max_positions = 32768, .bos_id = -1, .eos_id = -1};
-    bool attention_bias = false;
+    struct tg_config_defaults d = {.kv_heads = 32,
+                                   .head_dim = 128,
+                                   .max_positions = 32768,
+                                   .bos_id = -1,
+                                   .eos_id = -1,
+                                   .sizes = {151936, 4096, 22016, 32, 32},
+                                   .layer.qk_norm = TG_QK_HEAD};
     int rc;
 
-    if ((rc = tg_config_decoder(c, &defaults, spec, err)) ||
-        (rc = tg_config_qwen_windows(c, spec, err)) ||
-        (rc = tg_json_get_bool_or(c, "attention_bias", &attention_bias, err)))
+    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)))
         return rc;
-    for (size_t i = 0; i < spec->layer_count; i++) {
-        spec->layers[i].qkv_bias = spec->layers[i].o_bias = attention_bias;
-        spec->layers[i].qk_norm = true;
-    }
-    return TG_OK;
+    d.layer.o_bias = d.layer.qkv_bias;
+    if ((rc = tg_config_decoder(c, &d, spec, err)))
+        return rc;
+    return tg_config_qwen_windows(c, spec, err);
 }
 
 static const char *const types[] = {"qwen3", NULL};

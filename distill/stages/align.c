@@ -1,5 +1,7 @@
-/* Layer alignment: each changed layer alone, taught by the teacher. With x the teacher's normalised
- * input of the layer and y its mixer's output, the student's mixer f minimises
+/* Layer alignment: each changed layer alone, taught by the teacher. With x the input of
+ * the teacher's mixer (normalised, or the hidden state itself where its layers have no norm before
+ * the mixer) and y that mixer's output before anything is done to it, the student's mixer f
+ * minimises
  *
  *   |f(x) - y|^2 / |y|^2
  *
@@ -51,7 +53,7 @@ static void measure(struct align *a, const struct tg_stage_io *io, const struct 
         if (!io->changed[l])
             continue;
         struct tg_mixer mixer;
-        tg_model_mixer(io->student, l, io->student->data, &mixer);
+        tg_model_mixer(io->student, l, io->student->data, NULL, &mixer);
         const struct tg_mixer_ops *ops = tg_mixer_find(mixer.spec->mixer);
         size_t saved = ops->saved_floats(&mixer, b);
         a->saved_floats = saved > a->saved_floats ? saved : a->saved_floats;
@@ -131,8 +133,8 @@ static void align_layer(void *ud, size_t l, const float *x, const float *want)
     const struct tg_model *m = io->student;
     struct tg_mixer mixer, at;
     struct tg_mixer_grads grads = {{0}};
-    tg_model_mixer(m, l, m->data, &mixer);
-    tg_model_mixer(m, l, io->grads, &at);
+    tg_model_mixer(m, l, m->data, tg_run_ropes(a->run), &mixer);
+    tg_model_mixer(m, l, io->grads, NULL, &at);
     for (size_t i = 0; i < m->params.count; i++) {
         const struct tg_param *p = &m->params.items[i];
         if (!io->wanted[i] || p->layer != (int)l || !p->is_mixer)
@@ -171,7 +173,7 @@ static int align_batch(struct tg_stage_io *io, const int32_t *ids, const struct 
     a->io = io;
     a->batch = b;
     a->loss = 0;
-    tg_model_embed(io->teacher, ids, tg_batch_rows(b), a->hidden);
+    tg_model_embed(io->teacher, ids, b, a->hidden);
     for (size_t l = 0; l <= a->last; l++)
         tg_layer_forward(io->teacher, a->run, l, b, a->hidden, false, &hooks);
     *loss = a->loss / (double)a->layers;

@@ -16,7 +16,6 @@ struct heads {
     double *row_loss;                                 /* [chunk] */
     int32_t *next;                                    /* [rows] next token; -1: none */
     size_t chunk;
-    bool head_wanted;
 };
 
 void tg_heads_end(struct tg_stage_io *io)
@@ -53,9 +52,6 @@ int tg_heads_begin(struct tg_stage_io *io, const struct tg_batch *largest, struc
     struct heads *h = io->memory = tg_alloc(sizeof *h);
     if (!h)
         return tg_fail(err, TG_ERR_NOMEM, "%s: no memory", io->set->kind);
-    const struct tg_param *head =
-        tg_params_find(&m->params, m->spec.tied_head ? "embed.weight" : "head.weight");
-    h->head_wanted = head && io->wanted[head - m->params.items];
     int status = tg_run_create(&h->student_run, err);
     if (status == TG_OK && io->teacher)
         status = tg_run_create(&h->teacher_run, err);
@@ -130,7 +126,7 @@ static double heads_loss(struct tg_stage_io *io, const struct loss_job *job, siz
         for (size_t i = 0; i < take; i++)
             loss += h->row_loss[i];
         tg_model_logits_backward(s, h->student_hidden + at * D, h->student_logits, take,
-                                 h->dhidden + at * D, io->grads, h->head_wanted);
+                                 h->dhidden + at * D, io->grads, io->wanted);
     }
     return loss;
 }

@@ -105,6 +105,8 @@ static void scores(const struct job *j, const struct tile *t, size_t h, float *s
     tg_gemm1(false, true, t->nq, t->nk, a->K, a->scale,
              j->q + ((t->base + t->t0) * a->H + h) * a->K, a->H * a->K,
              j->k + ((t->base + t->j0) * a->G + g) * a->K, a->G * a->K, 0, s, TILE);
+    for (size_t i = 0; a->cap > 0 && i < t->nq; i++)
+        j->ctx->k->softcap_fwd(a->cap, s + i * TILE, t->nk);
 }
 
 static void keep_only(float *row, size_t low, size_t high, size_t n)
@@ -200,6 +202,7 @@ void tg_attn_fwd(const struct tg_ctx *ctx, const struct tg_attn *a, const struct
 static void bwd_scores(const struct job *j, const struct tile *t, size_t h, float *s, float *ds)
 {
     const struct tg_attn *a = j->a;
+    float slope[TILE];
     size_t g = h / (a->H / a->G), row0 = (t->base + t->t0) * a->H + h;
     scores(j, t, h, s);
     tg_gemm1(false, true, t->nq, t->nk, a->V, 1, j->dy + row0 * a->V, a->H * a->V,
@@ -211,9 +214,13 @@ static void bwd_scores(const struct job *j, const struct tile *t, size_t h, floa
         visible(a, t, i, &low, &high);
         keep_only(p, low, high, t->nk);
         keep_only(d, low, high, t->nk);
+        for (size_t l = low; a->cap > 0 && l < high; l++)
+            slope[l] = 1 - p[l] / a->cap * (p[l] / a->cap);
         j->ctx->k->exp_shift_sum(p + low, j->total[row0 + i * a->H], high - low);
         for (size_t l = low; l < high; l++)
             d[l] = a->scale * p[l] * (d[l] - delta);
+        for (size_t l = low; a->cap > 0 && l < high; l++)
+            d[l] *= slope[l];
     }
 }
 
@@ -330,13 +337,15 @@ void tg_attn_bwd(const struct tg_ctx *ctx, const struct tg_attn *a, const struct
 
 float tg_attn_row(const struct tg_kernels *kern, const float *q, const float *k, size_t k_stride,
                   const float *v, size_t v_stride, size_t count, size_t K, size_t V, float scale,
-                  float *scores_out, float *o, float *max_out)
+                  float cap, float *scores_out, float *o, float *max_out)
 {
     memset(o, 0, V * sizeof *o);
     float m = -INFINITY, sum = 0;
     if (count) {
         kern->dots(q, k, k_stride, count, K, scores_out);
         kern->scale(scale, scores_out, count);
+        if (cap > 0)
+            kern->softcap_fwd(cap, scores_out, count);
         m = kern->max(scores_out, count);
         sum = kern->exp_shift_sum(scores_out, m, count);
         kern->weighted_sum(scores_out, v, v_stride, count, V, o);

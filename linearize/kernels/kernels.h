@@ -5,8 +5,34 @@
 #ifndef TG_LINEARIZE_KERNELS_H
 #define TG_LINEARIZE_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "base/cpu.h"
+#include "convert/spec.h"
+
+/* A norm of one row: y = (x - mean) r f + b.
+ *
+ *   RMS    mean = 0, r = (mean(x^2) + eps)^-1/2
+ *   LAYER  mean of x, r = (variance of x + eps)^-1/2
+ *
+ * f is w, or 1 + w, or 1 without w: the parameter stays w. */
+struct tg_norm {
+    bool layer, plus_one;
+    float eps;
+    const float *w, *b; /* [n] or NULL */
+};
+
+/* An activation, alone and as a gate. Gradients are written, not accumulated. y, da, db may be any
+ * of the arguments. */
+struct tg_act_kernels {
+    void (*fwd)(const float *a, float *y, size_t n); /* y = act(a) */
+    void (*bwd)(const float *a, const float *dy, float *da, size_t n);
+    void (*mul_fwd)(const float *a, const float *b, float *y, size_t n); /* y = act(a) b */
+    void (*mul_bwd)(const float *a, const float *b, const float *dy, float *da, float *db,
+                    size_t n);
+};
 
 struct tg_kernels {
     const char *name; /* "c", "avx2", "avx512" */
@@ -35,6 +61,21 @@ struct tg_kernels {
     void (*rmsnorm_bwd)(const float *x, const float *w, float r, const float *dy, float *dx,
                         float *dw, size_t n);
 
+    /* stats: mean and r, for backward. Mean, variance and squares are accumulated in double. y may
+     * be x. A plain RMS norm has rmsnorm's bits. */
+    void (*norm_fwd)(const struct tg_norm *norm, const float *x, float *y, float stats[2],
+                     size_t n);
+    /* With g = dy f and z = (x - mean) r:
+     *   dx += r (g - z mean(g z)), for LAYER r (g - mean(g) - z mean(g z));  dw += dy z;  db += dy
+     * dw and db are written only if the norm has w and b. */
+    void (*norm_bwd)(const struct tg_norm *norm, const float stats[2], const float *x,
+                     const float *dy, float *dx, float *dw, float *db, size_t n);
+
+    /* x <- cap tanh(x / cap); dy <- dy times the slope there, x being the value before */
+    void (*softcap_fwd)(float cap, float *x, size_t n);
+    void (*softcap_bwd)(float cap, const float *x, float *dy, size_t n);
+
+    struct tg_act_kernels act[TG_ACT_COUNT];
     /* SwiGLU gate: y = silu(a) * b; y may be a */
     void (*silu_mul_fwd)(const float *a, const float *b, float *y, size_t n);
     /* da = dy b silu'(a), db = dy silu(a): written, not accumulated; da may be a or dy, db may be b
@@ -73,8 +114,8 @@ static inline size_t tg_argmax(const float *x, size_t n)
     return best;
 }
 
-enum tg_cpu_flags { TG_CPU_AVX2 = 1, TG_CPU_AVX512 = 2, TG_CPU_ALL = ~0 };
-/* The best table that both the processor and `mask` allow. Const, never freed. */
+/* The best table that both the processor and `mask` (enum tg_cpu_flags) allow. Const, never freed.
+ */
 const struct tg_kernels *tg_kernels_select(unsigned mask);
 /* Every table this processor can run, portable C first, NULL-terminated: for tests and selftest. */
 const struct tg_kernels *const *tg_kernels_runnable(void);

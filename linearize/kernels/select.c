@@ -1,5 +1,5 @@
 /* The choice among the tables of kernels, best last. */
-#include "linearize/kernels/cpu.h"
+#include "linearize/kernels/tables.h"
 
 enum { TG_MAX_TABLES = 3 };
 

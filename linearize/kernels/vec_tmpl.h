@@ -8,7 +8,7 @@
  * that n times it is exact), a polynomial on |r| <= ln 2 / 2 (Cephes expf, S. Moshier), then 2^n in
  * two factors so that results below 2^-126 are rounded once and those above 2^128 become infinite.
  * Adding 1.5 * 2^23 rounds to an integer, left in the low bits. */
-#include "linearize/kernels/cpu.h"
+#include "linearize/kernels/tables.h"
 
 #include <math.h>
 #include <string.h>
@@ -211,25 +211,7 @@ static void rmsnorm_bwd(const float *x, const float *w, float r, const float *dy
     }
 }
 
-static void silu_mul_fwd(const float *a, const float *b, float *y, size_t n)
-{
-#pragma omp simd
-    for (size_t i = 0; i < n; i++)
-        y[i] = a[i] / (1 + exp_one(-a[i])) * b[i];
-}
-
-/* silu'(a) = s (1 + a (1 - s)), s = 1 / (1 + e^-a) */
-static void silu_mul_bwd(const float *a, const float *b, const float *dy, float *da, float *db,
-                         size_t n)
-{
-#pragma omp simd
-    for (size_t i = 0; i < n; i++) {
-        float ai = a[i], bi = b[i], g = dy[i];
-        float s = 1 / (1 + exp_one(-ai));
-        da[i] = g * bi * (s * (1 + ai * (1 - s)));
-        db[i] = g * (ai * s);
-    }
-}
+#include "linearize/kernels/act_tmpl.h"
 
 static void rope(float *x, const float *cos, const float *sin, float sign, size_t n)
 {
@@ -341,6 +323,17 @@ const struct tg_kernels TABLE = {
     .scale = scale,
     .rmsnorm_fwd = rmsnorm_fwd,
     .rmsnorm_bwd = rmsnorm_bwd,
+    .norm_fwd = norm_fwd,
+    .norm_bwd = norm_bwd,
+    .softcap_fwd = softcap_fwd,
+    .softcap_bwd = softcap_bwd,
+    .act = {[TG_ACT_SILU] = {silu_fwd, silu_bwd, silu_mul_fwd, silu_mul_bwd},
+            [TG_ACT_GELU] = {gelu_fwd, gelu_bwd, gelu_mul_fwd, gelu_mul_bwd},
+            [TG_ACT_GELU_TANH] = {gelu_tanh_fwd, gelu_tanh_bwd, gelu_tanh_mul_fwd,
+                                  gelu_tanh_mul_bwd},
+            [TG_ACT_RELU] = {relu_fwd, relu_bwd, relu_mul_fwd, relu_mul_bwd},
+            [TG_ACT_RELU2] = {relu2_fwd, relu2_bwd, relu2_mul_fwd, relu2_mul_bwd},
+            [TG_ACT_CLAMPED_GLU] = {clamped_fwd, clamped_bwd, clamped_mul_fwd, clamped_mul_bwd}},
     .silu_mul_fwd = silu_mul_fwd,
     .silu_mul_bwd = silu_mul_bwd,
     .rope = rope,

@@ -1,5 +1,4 @@
-/* Projections, q/k norms, rotary, output projection and gate of attention-like mixers; see
- * attn_proj.h. */
+/* Projections, rotary, output projection and gates of attention-like mixers; see attn_proj.h. */
 #include "linearize/mixers/attn_proj.h"
 
 #include <math.h>
@@ -10,6 +9,7 @@
 #include "base/pool.h"
 #include "linearize/kernels/gemm.h"
 #include "linearize/mixers/far.h"
+#include "linearize/mixers/qk_norm.h"
 
 enum { BLOCK = 64 }; /* rows of one item; fixed, so sums do not depend on the number of threads */
 
@@ -39,9 +39,10 @@ float *tg_mixer_grad(const struct tg_mixer *m, const struct tg_mixer_grads *d, c
     return i == SIZE_MAX ? NULL : d->param[i];
 }
 
+/* What backward needs: projections before norms, or limited */
 struct kept {
-    float *q, *k;   /* [rows,H,K], [rows,G,K] before the norm */
-    float *rq, *rk; /* [rows,H], [rows,G] the norms' factors */
+    float *q, *k, *v;         /* [rows,H,K], [rows,G,K], [rows,G,V] */
+    float *stats_q, *stats_k; /* of the norms */
 };
 
 static size_t kept_lay(const struct tg_mixer *m, const struct tg_batch *b, float *base,
@@ -49,11 +50,13 @@ static size_t kept_lay(const struct tg_mixer *m, const struct tg_batch *b, float
 {
     const struct tg_layer_spec *s = m->spec;
     struct tg_carve c = {base, 0};
-    size_t rows = s->qk_norm ? tg_batch_rows(b) : 0;
-    k->q = tg_carve(&c, rows * s->heads * s->head_dim);
-    k->k = tg_carve(&c, rows * s->kv_heads * s->head_dim);
-    k->rq = tg_carve(&c, rows * s->heads);
-    k->rk = tg_carve(&c, rows * s->kv_heads);
+    const bool norm = s->qk_norm, clip = s->qkv_clip > 0;
+    const size_t rows = tg_batch_rows(b), raw = norm || clip ? rows : 0;
+    k->q = tg_carve(&c, raw * s->heads * s->head_dim);
+    k->k = tg_carve(&c, raw * s->kv_heads * s->head_dim);
+    k->v = tg_carve(&c, clip ? rows * s->kv_heads * tg_value_dim(s) : 0);
+    k->stats_q = tg_carve(&c, norm ? rows * s->heads * 2 : 0);
+    k->stats_k = tg_carve(&c, norm ? rows * s->kv_heads * 2 : 0);
     return c.used;
 }
 
@@ -63,28 +66,36 @@ size_t tg_proj_saved(const struct tg_mixer *m, const struct tg_batch *b)
     return kept_lay(m, b, NULL, &k);
 }
 
+static struct tg_qk_norm_job q_norm(const struct tg_ctx *ctx, const struct tg_mixer *m, size_t rows)
+{
+    return tg_qk_norm_of(ctx, m, rows, m->spec->heads, "q_norm.weight", "q_norm.bias");
+}
+
+static struct tg_qk_norm_job k_norm(const struct tg_ctx *ctx, const struct tg_mixer *m, size_t rows)
+{
+    return tg_qk_norm_of(ctx, m, rows, m->spec->kv_heads, "k_norm.weight", "k_norm.bias");
+}
+
+size_t tg_proj_work(const struct tg_mixer *m, const struct tg_batch *b)
+{
+    if (!m->spec->qk_norm)
+        return 0;
+    const struct tg_qk_norm_job q = q_norm(NULL, m, tg_batch_rows(b));
+    return tg_qk_norm_work(&q); /* H >= G: no less than k's */
+}
+
 static size_t blocks_of(size_t rows)
 {
     return (rows + BLOCK - 1) / BLOCK;
 }
 
-/* Per block of rows: gradient of both norm weights, and one vector */
-size_t tg_proj_work(const struct tg_mixer *m, const struct tg_batch *b)
-{
-    return m->spec->qk_norm ? blocks_of(tg_batch_rows(b)) * 3 * m->spec->head_dim : 0;
-}
-
-/* One pass over the head vectors of q or of k */
+/* Rotation of the head vectors of q or of k */
 struct pass {
     const struct tg_ctx *ctx;
     const struct tg_mixer *m;
     const struct tg_batch *b;
     size_t rows, heads;
-    float *x;       /* [rows,heads,K] in place */
-    const float *w; /* norm weight [K] */
-    float *raw, *r; /* kept by the norm; NULL: not */
-    float *parts;   /* norm backward: [blocks][3,K] */
-    size_t part;    /* 0 q, 1 k */
+    float *x; /* [rows,heads,K] in place */
     float sign;
 };
 
@@ -92,38 +103,6 @@ static void span(const struct pass *p, size_t item, size_t *from, size_t *to)
 {
     *from = item * BLOCK;
     *to = *from + BLOCK < p->rows ? *from + BLOCK : p->rows;
-}
-
-static void norm_item(void *ud, size_t item, int worker)
-{
-    const struct pass *p = ud;
-    size_t from, to, K = p->m->spec->head_dim;
-    (void)worker;
-    span(p, item, &from, &to);
-    for (size_t i = from * p->heads; i < to * p->heads; i++) {
-        float *x = p->x + i * K;
-        if (p->raw)
-            memcpy(p->raw + i * K, x, K * sizeof *x);
-        float r = p->ctx->k->rmsnorm_fwd(x, p->w, p->m->norm_eps, x, K);
-        if (p->r)
-            p->r[i] = r;
-    }
-}
-
-static void norm_bwd_item(void *ud, size_t item, int worker)
-{
-    const struct pass *p = ud;
-    size_t from, to, K = p->m->spec->head_dim;
-    float *dw = p->parts + (item * 3 + p->part) * K, *dy = p->parts + (item * 3 + 2) * K;
-    (void)worker;
-    span(p, item, &from, &to);
-    memset(dw, 0, K * sizeof *dw);
-    for (size_t i = from * p->heads; i < to * p->heads; i++) {
-        float *x = p->x + i * K;
-        memcpy(dy, x, K * sizeof *x);
-        memset(x, 0, K * sizeof *x);
-        p->ctx->k->rmsnorm_bwd(p->raw + i * K, p->w, p->r[i], dy, x, dw, K);
-    }
 }
 
 static void rotate_item(void *ud, size_t item, int worker)
@@ -163,91 +142,143 @@ void tg_proj_rotate(const struct tg_ctx *ctx, const struct tg_mixer *m, const st
     tg_parallel(ctx->threads, blocks_of(p.rows), rotate_item, &p);
 }
 
+static void limit(float *x, size_t n, float most)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = fminf(fmaxf(x[i], -most), most);
+}
+
+/* What was limited has no slope. */
+static void limit_bwd(const float *x, float *dx, size_t n, float most)
+{
+    for (size_t i = 0; i < n; i++)
+        dx[i] = fabsf(x[i]) < most ? dx[i] : 0;
+}
+
+/* One projection, limited; what it is then is kept where `keep` is not NULL */
+static void project(const struct tg_ctx *ctx, const struct tg_mixer *m, const float *x,
+                    const float *w, const float *bias, float *y, size_t rows, size_t n, float *keep)
+{
+    tg_linear_fwd(ctx, x, w, bias, y, rows, n, m->width);
+    if (m->spec->qkv_clip > 0)
+        limit(y, rows * n, (float)m->spec->qkv_clip);
+    if (keep)
+        memcpy(keep, y, rows * n * sizeof *y);
+}
+
 void tg_proj_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                  const float *x, float *q, float *k, float *v, float *saved)
 {
     const struct tg_layer_spec *s = m->spec;
     size_t rows = tg_batch_rows(b), HK = s->heads * s->head_dim, GK = s->kv_heads * s->head_dim;
-    tg_linear_fwd(ctx, x, tg_mixer_param(m, "q.weight"), tg_mixer_param(m, "q.bias"), q, rows, HK,
-                  m->width);
-    tg_linear_fwd(ctx, x, tg_mixer_param(m, "k.weight"), tg_mixer_param(m, "k.bias"), k, rows, GK,
-                  m->width);
-    tg_linear_fwd(ctx, x, tg_mixer_param(m, "v.weight"), tg_mixer_param(m, "v.bias"), v, rows, GK,
-                  m->width);
-    if (!s->qk_norm)
-        return;
+    const bool clip = s->qkv_clip > 0, raw = saved && (clip || s->qk_norm);
     struct kept kept = {0};
     if (saved)
         kept_lay(m, b, saved, &kept);
-    struct pass p = pass_of(ctx, m, b, s->heads, q);
-    p.w = tg_mixer_param(m, "q_norm.weight");
-    p.raw = kept.q;
-    p.r = kept.rq;
-    tg_parallel(ctx->threads, blocks_of(rows), norm_item, &p);
-    p.heads = s->kv_heads;
-    p.x = k;
-    p.w = tg_mixer_param(m, "k_norm.weight");
-    p.raw = kept.k;
-    p.r = kept.rk;
-    tg_parallel(ctx->threads, blocks_of(rows), norm_item, &p);
+    project(ctx, m, x, tg_mixer_param(m, "q.weight"), tg_mixer_param(m, "q.bias"), q, rows, HK,
+            raw ? kept.q : NULL);
+    project(ctx, m, x, tg_mixer_param(m, "k.weight"), tg_mixer_param(m, "k.bias"), k, rows, GK,
+            raw ? kept.k : NULL);
+    project(ctx, m, x, tg_mixer_param(m, "v.weight"), tg_mixer_param(m, "v.bias"), v, rows,
+            s->kv_heads * tg_value_dim(s), saved && clip ? kept.v : NULL);
+    if (!s->qk_norm)
+        return;
+    const struct tg_qk_norm_job nq = q_norm(ctx, m, rows), nk = k_norm(ctx, m, rows);
+    tg_qk_norm_fwd(&nq, q, kept.stats_q);
+    tg_qk_norm_fwd(&nk, k, kept.stats_k);
 }
 
-static void norms_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
-                      const float *saved, float *dq, float *dk, const struct tg_mixer_grads *d,
-                      float *work)
+/* Back through norms and limits */
+static void raw_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct kept *kept,
+                    float *dq, float *dk, float *dv, size_t rows, const struct tg_mixer_grads *d,
+                    float *work)
 {
-    size_t K = m->spec->head_dim, rows = tg_batch_rows(b);
-    struct kept kept;
-    kept_lay(m, b, (float *)(uintptr_t)saved, &kept);
-    struct pass p = pass_of(ctx, m, b, m->spec->heads, dq);
-    p.w = tg_mixer_param(m, "q_norm.weight");
-    p.raw = kept.q;
-    p.r = kept.rq;
-    p.parts = work;
-    tg_parallel(ctx->threads, blocks_of(rows), norm_bwd_item, &p);
-    p.heads = m->spec->kv_heads;
-    p.x = dk;
-    p.w = tg_mixer_param(m, "k_norm.weight");
-    p.raw = kept.k;
-    p.r = kept.rk;
-    p.part = 1;
-    tg_parallel(ctx->threads, blocks_of(rows), norm_bwd_item, &p);
-    float *to[2] = {tg_mixer_grad(m, d, "q_norm.weight"), tg_mixer_grad(m, d, "k_norm.weight")};
-    for (size_t block = 0; block < blocks_of(rows); block++)
-        for (size_t part = 0; part < 2; part++)
-            if (to[part])
-                ctx->k->axpy(1, work + (block * 3 + part) * K, to[part], K);
+    const struct tg_layer_spec *s = m->spec;
+    const float most = (float)s->qkv_clip;
+    if (s->qk_norm) {
+        const struct tg_qk_norm_job nq = q_norm(ctx, m, rows), nk = k_norm(ctx, m, rows);
+        tg_qk_norm_bwd(&nq, kept->q, kept->stats_q, dq, tg_mixer_grad(m, d, "q_norm.weight"),
+                       tg_mixer_grad(m, d, "q_norm.bias"), work);
+        tg_qk_norm_bwd(&nk, kept->k, kept->stats_k, dk, tg_mixer_grad(m, d, "k_norm.weight"),
+                       tg_mixer_grad(m, d, "k_norm.bias"), work);
+    }
+    if (most > 0) {
+        limit_bwd(kept->q, dq, rows * s->heads * s->head_dim, most);
+        limit_bwd(kept->k, dk, rows * s->kv_heads * s->head_dim, most);
+        limit_bwd(kept->v, dv, rows * s->kv_heads * tg_value_dim(s), most);
+    }
 }
 
 void tg_proj_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
-                 const float *x, const float *saved, float *dq, float *dk, const float *dv,
-                 float *dx, const struct tg_mixer_grads *d, float *work)
+                 const float *x, const float *saved, float *dq, float *dk, float *dv, float *dx,
+                 const struct tg_mixer_grads *d, float *work)
 {
     const struct tg_layer_spec *s = m->spec;
     size_t rows = tg_batch_rows(b), HK = s->heads * s->head_dim, GK = s->kv_heads * s->head_dim;
-    if (s->qk_norm)
-        norms_bwd(ctx, m, b, saved, dq, dk, d, work);
+    struct kept kept = {0};
+    kept_lay(m, b, (float *)(uintptr_t)saved, &kept);
+    raw_bwd(ctx, m, &kept, dq, dk, dv, rows, d, work);
     tg_linear_bwd(ctx, x, tg_mixer_param(m, "q.weight"), dq, dx, 0, tg_mixer_grad(m, d, "q.weight"),
                   tg_mixer_grad(m, d, "q.bias"), rows, HK, m->width);
     tg_linear_bwd(ctx, x, tg_mixer_param(m, "k.weight"), dk, dx, 1, tg_mixer_grad(m, d, "k.weight"),
                   tg_mixer_grad(m, d, "k.bias"), rows, GK, m->width);
     tg_linear_bwd(ctx, x, tg_mixer_param(m, "v.weight"), dv, dx, 1, tg_mixer_grad(m, d, "v.weight"),
-                  tg_mixer_grad(m, d, "v.bias"), rows, GK, m->width);
+                  tg_mixer_grad(m, d, "v.bias"), rows, s->kv_heads * tg_value_dim(s), m->width);
+}
+
+static size_t out_width(const struct tg_mixer *m)
+{
+    return m->spec->heads * tg_value_dim(m->spec);
+}
+
+size_t tg_proj_out_floats(const struct tg_mixer *m, const struct tg_batch *b)
+{
+    return m->spec->output_gate ? 2 * tg_batch_rows(b) * out_width(m) : 0;
 }
 
 void tg_proj_out_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
-                     const float *y, float *out)
+                     const float *x, const float *y, float *out, float *gates)
 {
-    tg_linear_fwd(ctx, y, tg_mixer_param(m, "o.weight"), tg_mixer_param(m, "o.bias"), out,
-                  tg_batch_rows(b), m->width, m->spec->heads * m->spec->head_dim);
+    const size_t rows = tg_batch_rows(b), n = out_width(m);
+    if (m->spec->output_gate) {
+        float *gate = gates, *gated = gates + rows * n;
+        tg_linear_fwd(ctx, x, tg_mixer_param(m, "out_gate.weight"),
+                      tg_mixer_param(m, "out_gate.bias"), gate, rows, n, m->width);
+        for (size_t i = 0; i < rows * n; i++) {
+            gate[i] = 1 / (1 + expf(-gate[i]));
+            gated[i] = y[i] * gate[i];
+        }
+        y = gated;
+    }
+    tg_linear_fwd(ctx, y, tg_mixer_param(m, "o.weight"), tg_mixer_param(m, "o.bias"), out, rows,
+                  m->width, n);
 }
 
 void tg_proj_out_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
-                     const float *y, const float *dout, float *dy, const struct tg_mixer_grads *d)
+                     const float *y, const float *dout, float *dy, const struct tg_mixer_grads *d,
+                     float *gates)
 {
-    tg_linear_bwd(ctx, y, tg_mixer_param(m, "o.weight"), dout, dy, 0,
-                  tg_mixer_grad(m, d, "o.weight"), tg_mixer_grad(m, d, "o.bias"), tg_batch_rows(b),
-                  m->width, m->spec->heads * m->spec->head_dim);
+    const size_t rows = tg_batch_rows(b), n = out_width(m);
+    float *gate = gates, *gated = gates + rows * n;
+    const bool has_gate = m->spec->output_gate;
+    tg_linear_bwd(ctx, has_gate ? gated : y, tg_mixer_param(m, "o.weight"), dout, dy, 0,
+                  tg_mixer_grad(m, d, "o.weight"), tg_mixer_grad(m, d, "o.bias"), rows, m->width,
+                  n);
+    for (size_t i = 0; has_gate && i < rows * n; i++) {
+        gated[i] = dy[i] * y[i] * gate[i] * (1 - gate[i]); /* gradient of the gate's logit */
+        dy[i] *= gate[i];
+    }
+}
+
+void tg_proj_out_gate_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
+                          const struct tg_batch *b, const float *x, const float *gates, float *dx,
+                          const struct tg_mixer_grads *d)
+{
+    const size_t rows = tg_batch_rows(b), n = out_width(m);
+    if (m->spec->output_gate)
+        tg_linear_bwd(ctx, x, tg_mixer_param(m, "out_gate.weight"), gates + rows * n, dx, 1,
+                      tg_mixer_grad(m, d, "out_gate.weight"), tg_mixer_grad(m, d, "out_gate.bias"),
+                      rows, n, m->width);
 }
 
 void tg_gate_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, size_t rows, const float *x,

@@ -1,8 +1,9 @@
 /* What every attention-like mixer shares with the softmax layer that it replaces: projections of
- * the hidden states with bias, RMS norm of each head of q and k, rotary positions, the output
- * projection.
+ * the hidden states with bias and limit, norms of q and k, rotary positions, the output projection
+ * with its gate.
  *
- *   q = rot(norm_q(x Wq^T + bq)), k = rot(norm_k(x Wk^T + bk)), v = x Wv^T + bv, out = y Wo^T + bo
+ *   q = rot(norm_q(clip(x Wq^T + bq))), k = rot(norm_k(clip(x Wk^T + bk))), v = clip(x Wv^T + bv)
+ *   out = (y * sigmoid(x Wg^T + bg)) Wo^T + bo, without the gate where the layer has none
  *
  * Position of a row: tokens already in its sequence's state + its index in the sequence. */
 #ifndef TG_LINEARIZE_ATTN_PROJ_H
@@ -16,25 +17,32 @@ bool tg_mixer_has(const struct tg_mixer *m, const char *name);
 const float *tg_mixer_param(const struct tg_mixer *m, const char *name);
 float *tg_mixer_grad(const struct tg_mixer *m, const struct tg_mixer_grads *d, const char *name);
 
-/* Floats kept for backward: q and k before their norm */
+/* Floats kept for backward: what norms and limits were of */
 size_t tg_proj_saved(const struct tg_mixer *m, const struct tg_batch *b);
 size_t tg_proj_work(const struct tg_mixer *m, const struct tg_batch *b); /* of tg_proj_bwd */
-/* x [rows,D] -> q [rows,H,K], k [rows,G,K] without rotary, v [rows,G,K]. saved NULL: no backward
+/* x [rows,D] -> q [rows,H,K], k [rows,G,K] without rotary, v [rows,G,V]. saved NULL: no backward
  * follows. */
 void tg_proj_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                  const float *x, float *q, float *k, float *v, float *saved);
-/* dq, dk are overwritten; dx [rows,D] is written; parameter gradients accumulate. */
+/* dq, dk, dv are overwritten; dx [rows,D] is written; parameter gradients accumulate. */
 void tg_proj_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
-                 const float *x, const float *saved, float *dq, float *dk, const float *dv,
-                 float *dx, const struct tg_mixer_grads *d, float *work);
+                 const float *x, const float *saved, float *dq, float *dk, float *dv, float *dx,
+                 const struct tg_mixer_grads *d, float *work);
 /* Rotary in place; sign +1 forward, -1 for gradients. Nothing without rotary. */
 void tg_proj_rotate(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                     float *q, float *k, float sign);
-/* y [rows,H,K] -> out [rows,D]; backward writes dy. */
+/* y [rows,H,V] -> out [rows,D]. gates: tg_proj_out_floats (0 without output gate), from forward to
+ * backward; x is the mixer's input. */
+size_t tg_proj_out_floats(const struct tg_mixer *m, const struct tg_batch *b);
 void tg_proj_out_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
-                     const float *y, float *out);
+                     const float *x, const float *y, float *out, float *gates);
+/* dy is written; gates then hold the gradient that _gate_bwd adds to dx, once dx is written. */
 void tg_proj_out_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
-                     const float *y, const float *dout, float *dy, const struct tg_mixer_grads *d);
+                     const float *y, const float *dout, float *dy, const struct tg_mixer_grads *d,
+                     float *gates);
+void tg_proj_out_gate_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
+                          const struct tg_batch *b, const float *x, const float *gates, float *dx,
+                          const struct tg_mixer_grads *d);
 
 /* log sigmoid(x Wg^T + bg) -> g [rows,H], from "gate.weight", "gate.bias"; the backward overwrites
  * dg and adds to dx [rows,D]. */

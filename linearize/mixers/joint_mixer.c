@@ -42,9 +42,10 @@ struct tg_attn tg_mixer_attn(const struct tg_mixer *m)
     return (struct tg_attn){.H = s->heads,
                             .G = s->kv_heads,
                             .K = s->head_dim,
-                            .V = s->head_dim,
+                            .V = tg_value_dim(s),
                             .window = s->window,
-                            .scale = (float)s->attn_scale};
+                            .scale = (float)s->attn_scale,
+                            .cap = (float)s->attn_softcap};
 }
 
 struct tg_far tg_mixer_far(const struct tg_mixer *m, size_t lag)
@@ -52,7 +53,7 @@ struct tg_far tg_mixer_far(const struct tg_mixer *m, size_t lag)
     const struct tg_layer_spec *s = m->spec;
     return (struct tg_far){.H = s->heads,
                            .G = s->kv_heads,
-                           .V = s->head_dim,
+                           .V = tg_value_dim(s),
                            .map = {s->feature_map, s->head_dim, s->feature_dim},
                            .lag = lag,
                            .wq = tg_mixer_param(m, "map_q.weight"),
@@ -79,6 +80,7 @@ static bool gated(const struct tg_mixer *m)
 struct kept {
     float *q, *k, *v, *g, *y; /* g NULL without gate */
     float *proj, *joint;
+    float *gates; /* of the output */
 };
 
 static size_t kept_lay(const struct tg_mixer *m, const struct tg_joint *j, const struct tg_batch *b,
@@ -93,6 +95,7 @@ static size_t kept_lay(const struct tg_mixer *m, const struct tg_joint *j, const
     k->y = tg_carve(&c, rows * j->attn.H * V);
     if (gated(m))
         k->g = tg_carve(&c, rows * j->attn.H);
+    k->gates = tg_carve(&c, tg_proj_out_floats(m, b));
     if (keep) {
         k->proj = tg_carve(&c, tg_proj_saved(m, b));
         k->joint = tg_carve(&c, tg_joint_saved(j, b));
@@ -161,7 +164,7 @@ void tg_joint_mixer_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
     kept_lay(m, &j, b, saved != NULL, saved ? saved : s.kept, &k);
     heads_fwd(ctx, m, b, x, &k);
     tg_joint_fwd(ctx, &j, b, k.q, k.k, k.v, k.g, k.y, NULL, k.joint, s.joint);
-    tg_proj_out_fwd(ctx, m, b, k.y, y);
+    tg_proj_out_fwd(ctx, m, b, x, k.y, y, k.gates);
 }
 
 void tg_joint_mixer_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
@@ -179,7 +182,7 @@ void tg_joint_mixer_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
         .sink = tg_mixer_grad(m, d, "sink"),
         .wq = tg_mixer_grad(m, d, "map_q.weight"),
         .wk = tg_mixer_grad(m, d, "map_k.weight")};
-    tg_proj_out_bwd(ctx, m, b, k.y, dy, s.dy, d);
+    tg_proj_out_bwd(ctx, m, b, k.y, dy, s.dy, d, k.gates);
     memset(s.dq, 0, rows * j.attn.H * K * sizeof *s.dq);
     memset(s.dk, 0, rows * j.attn.G * K * sizeof *s.dk);
     memset(s.dv, 0, rows * j.attn.G * V * sizeof *s.dv);
@@ -188,6 +191,7 @@ void tg_joint_mixer_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
                  k.g ? s.dg : NULL, &grads, s.joint);
     tg_proj_rotate(ctx, m, b, s.dq, s.dk, -1);
     tg_proj_bwd(ctx, m, b, x, k.proj, s.dq, s.dk, s.dv, dx, d, s.proj);
+    tg_proj_out_gate_bwd(ctx, m, b, x, k.gates, dx, d);
     if (k.g)
         tg_gate_bwd(ctx, m, rows, x, k.g, s.dg, dx, d);
 }
@@ -336,8 +340,9 @@ static void step_token(const struct step_job *w, float *state, size_t group, siz
     for (size_t i = 0; i < per; i++) {
         size_t h = group * per + i;
         float max, *y = k->y + (row * H + h) * V;
-        float lse = tg_attn_row(w->ctx->k, k->q + (row * H + h) * K, key, K, value, V,
-                                tg_ring_count(r, p + 1), K, V, j->attn.scale, scores, y, &max);
+        float lse =
+            tg_attn_row(w->ctx->k, k->q + (row * H + h) * K, key, K, value, V,
+                        tg_ring_count(r, p + 1), K, V, j->attn.scale, j->attn.cap, scores, y, &max);
         bool far = leaves && den[i] > 0;
         if (far || j->sinks)
             tg_joint_row(j, h, lse, max, far ? num + i * V : NULL, far ? den[i] : 0, y);
@@ -370,7 +375,7 @@ static void block_item(void *ud, size_t item, int worker)
     float *max = lse + TG_STEP_ROWS_MIN, *y = k->y + (b0 * H + h) * V;
     tg_ring_block(w->ctx->k, &w->store->ring, w->states[i], h / (H / j->attn.G),
                   tg_batch_past(w->b, i), from, to, k->q + (b0 * H + h) * j->attn.K, H * j->attn.K,
-                  j->attn.scale, y, H * V, lse, max, max + TG_STEP_ROWS_MIN);
+                  j->attn.scale, j->attn.cap, y, H * V, lse, max, max + TG_STEP_ROWS_MIN);
     for (size_t t = from; t < to && j->sinks; t++)
         tg_joint_row(j, h, lse[t - from], max[t - from], NULL, 0, y + t * H * V);
 }
@@ -454,5 +459,5 @@ void tg_joint_mixer_step(const struct tg_ctx *ctx, const struct tg_mixer *m,
             step_piece(&w, i, past + t, b->begin[i] + t,
                        n - t < TG_STEP_PIECE ? n - t : TG_STEP_PIECE);
     }
-    tg_proj_out_fwd(ctx, m, b, s.kept.y, y);
+    tg_proj_out_fwd(ctx, m, b, x, s.kept.y, y, s.kept.gates);
 }

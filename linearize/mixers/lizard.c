@@ -33,7 +33,7 @@ static struct tg_lizard lizard_of(const struct tg_mixer *m)
 
 struct kept {
     float *q, *k, *q0, *k0, *v, *g, *y;
-    float *proj, *heads;
+    float *proj, *heads, *gates;
 };
 
 static size_t kept_lay(const struct tg_mixer *m, const struct tg_lizard *l,
@@ -42,13 +42,15 @@ static size_t kept_lay(const struct tg_mixer *m, const struct tg_lizard *l,
     const struct tg_layer_spec *s = m->spec;
     struct tg_carve c = {base, 0};
     size_t rows = tg_batch_rows(b), HK = s->heads * s->head_dim, GK = s->kv_heads * s->head_dim;
+    size_t V = tg_value_dim(s);
     k->q = tg_carve(&c, rows * HK);
     k->k = tg_carve(&c, rows * GK);
     k->q0 = tg_carve(&c, rows * HK);
     k->k0 = tg_carve(&c, rows * GK);
-    k->v = tg_carve(&c, rows * GK);
+    k->v = tg_carve(&c, rows * s->kv_heads * V);
     k->g = tg_carve(&c, rows * s->heads);
-    k->y = tg_carve(&c, rows * HK);
+    k->y = tg_carve(&c, rows * s->heads * V);
+    k->gates = tg_carve(&c, tg_proj_out_floats(m, b));
     k->proj = keep ? tg_carve(&c, tg_proj_saved(m, b)) : NULL;
     k->heads = keep ? tg_carve(&c, tg_lizard_saved(l, b)) : NULL;
     return c.used;
@@ -74,7 +76,7 @@ static size_t work_lay(const struct tg_mixer *m, const struct tg_lizard *l,
     struct tg_carve c = {base, 0};
     struct kept k;
     size_t rows = tg_batch_rows(b), HK = spec->heads * spec->head_dim;
-    size_t GK = spec->kv_heads * spec->head_dim;
+    size_t GK = spec->kv_heads * spec->head_dim, V = tg_value_dim(spec);
     memset(s, 0, sizeof *s);
     s->heads = tg_carve(&c, tg_lizard_work(l, b, threads, backward));
     if (!backward) {
@@ -85,9 +87,9 @@ static size_t work_lay(const struct tg_mixer *m, const struct tg_lizard *l,
     s->dk = tg_carve(&c, rows * GK);
     s->dq0 = tg_carve(&c, rows * HK);
     s->dk0 = tg_carve(&c, rows * GK);
-    s->dv = tg_carve(&c, rows * GK);
+    s->dv = tg_carve(&c, rows * spec->kv_heads * V);
     s->dg = tg_carve(&c, rows * spec->heads);
-    s->dy = tg_carve(&c, rows * HK);
+    s->dy = tg_carve(&c, rows * spec->heads * V);
     s->proj = tg_carve(&c, tg_proj_work(m, b));
     return c.used;
 }
@@ -124,7 +126,7 @@ static void forward(const struct tg_ctx *ctx, const struct tg_mixer *m, const st
     heads_fwd(ctx, m, b, x, &k);
     struct tg_lizard_heads heads = {k.q, k.k, k.q0, k.k0, k.v, k.g};
     tg_lizard_fwd(ctx, &l, b, &heads, k.y, NULL, k.heads, s.heads);
-    tg_proj_out_fwd(ctx, m, b, k.y, y);
+    tg_proj_out_fwd(ctx, m, b, x, k.y, y, k.gates);
 }
 
 static void backward(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
@@ -138,7 +140,7 @@ static void backward(const struct tg_ctx *ctx, const struct tg_mixer *m, const s
     kept_lay(m, &l, b, true, (float *)(uintptr_t)saved, &k);
     size_t rows = tg_batch_rows(b), HK = m->spec->heads * m->spec->head_dim;
     size_t GK = m->spec->kv_heads * m->spec->head_dim;
-    tg_proj_out_bwd(ctx, m, b, k.y, dy, s.dy, d);
+    tg_proj_out_bwd(ctx, m, b, k.y, dy, s.dy, d, k.gates);
     memset(s.dq, 0, (size_t)((char *)s.dy - (char *)s.dq)); /* dq .. dg lie one after another */
     struct tg_lizard_heads heads = {k.q, k.k, k.q0, k.k0, k.v, k.g};
     struct tg_lizard_grads grads = {.q = s.dq,
@@ -156,6 +158,7 @@ static void backward(const struct tg_ctx *ctx, const struct tg_mixer *m, const s
     ctx->k->axpy(1, s.dq0, s.dq, rows * HK);
     ctx->k->axpy(1, s.dk0, s.dk, rows * GK);
     tg_proj_bwd(ctx, m, b, x, k.proj, s.dq, s.dk, s.dv, dx, d, s.proj);
+    tg_proj_out_gate_bwd(ctx, m, b, x, k.gates, dx, d);
     tg_gate_bwd(ctx, m, rows, x, k.g, s.dg, dx, d);
 }
 
@@ -163,7 +166,7 @@ static void backward(const struct tg_ctx *ctx, const struct tg_mixer *m, const s
 static struct tg_ring ring_of(const struct tg_mixer *m)
 {
     const struct tg_layer_spec *s = m->spec;
-    return (struct tg_ring){s->kv_heads, s->head_dim, s->head_dim, s->window};
+    return (struct tg_ring){s->kv_heads, s->head_dim, tg_value_dim(s), s->window};
 }
 
 static size_t state_floats(const struct tg_mixer *m, size_t capacity)
@@ -257,7 +260,7 @@ static void step_token(const struct step_job *w, float *state, size_t group, siz
         size_t rh = row * H + h;
         float lse = tg_attn_row(w->ctx->k, k->q + rh * K, tg_ring_key(r, state, group, 0), K,
                                 tg_ring_value(r, state, group, 0), V, tg_ring_count(r, p + 1), K, V,
-                                l->window.attn.scale, scores, ya, NULL);
+                                l->window.attn.scale, l->window.attn.cap, scores, ya, NULL);
         tg_joint_row(&l->window, h, lse, 0, NULL, 0, ya);
         float den =
             tg_far_step(w->ctx->k, &l->all, h, k->q0 + rh * K, k->k0 + (row * G + group) * K, v, 0,
@@ -318,7 +321,7 @@ static void step(const struct tg_ctx *ctx, const struct tg_mixer *m, const struc
             step_piece(&w, i, past + t, b->begin[i] + t,
                        n - t < TG_STEP_PIECE ? n - t : TG_STEP_PIECE);
     }
-    tg_proj_out_fwd(ctx, m, b, s.kept.y, y);
+    tg_proj_out_fwd(ctx, m, b, x, s.kept.y, y, s.kept.gates);
 }
 
 /* The paper states none: gates near 0.99, the two branches weighing about the same, sinks at e^0.

@@ -16,8 +16,9 @@ enum { TG_MIXER_MAX_PARAMS = 24 };
 /* A mixer's view of its layer. Pointers to absent parameters (rules that do not apply) are NULL. */
 struct tg_mixer {
     const struct tg_layer_spec *spec;
-    size_t width;   /* D */
-    float norm_eps; /* of the q/k norms */
+    size_t width;                    /* D */
+    float norm_eps;                  /* of the q/k norms */
+    const struct tg_norm_spec *norm; /* the model's, which q/k norms follow; NULL: plain RMS */
     const float *rope_cos,
         *rope_sin; /* [positions, rotary_dim/2], owned by the model; NULL without rotary */
     const float *param[TG_MIXER_MAX_PARAMS]; /* by rule index */

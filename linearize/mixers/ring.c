@@ -40,7 +40,8 @@ size_t tg_ring_take(const struct tg_ring *r, const float *state, size_t past, fl
 
 void tg_ring_block(const struct tg_kernels *kern, const struct tg_ring *r, const float *state,
                    size_t group, size_t past, size_t from, size_t to, const float *q, size_t ld_q,
-                   float scale, float *o, size_t ld_o, float *lse, float *max, float *scores)
+                   float scale, float cap, float *o, size_t ld_o, float *lse, float *max,
+                   float *scores)
 {
     size_t n = to - from, all = past + to;
     const float *keys = state + group * r->slots * r->K;
@@ -49,6 +50,8 @@ void tg_ring_block(const struct tg_kernels *kern, const struct tg_ring *r, const
     for (size_t i = 0; i < n; i++) {
         float *s = scores + i * all;
         size_t count = past + from + i + 1;
+        if (cap > 0)
+            kern->softcap_fwd(cap, s, count);
         float top = kern->max(s, count), sum = kern->exp_shift_sum(s, top, count);
         kern->scale(1 / sum, s, count);
         memset(s + count, 0, (all - count) * sizeof *s);

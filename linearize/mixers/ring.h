@@ -41,6 +41,7 @@ size_t tg_ring_take(const struct tg_ring *r, const float *state, size_t past, fl
  * (past + to)]. */
 void tg_ring_block(const struct tg_kernels *kern, const struct tg_ring *r, const float *state,
                    size_t group, size_t past, size_t from, size_t to, const float *q, size_t ld_q,
-                   float scale, float *o, size_t ld_o, float *lse, float *max, float *scores);
+                   float scale, float cap, float *o, size_t ld_o, float *lse, float *max,
+                   float *scores);
 
 #endif

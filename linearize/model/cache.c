@@ -5,7 +5,6 @@
 
 #include "base/mem.h"
 #include "linearize/model/model_internal.h"
-#include "linearize/model/row_ops.h"
 
 struct tg_cache {
     uint64_t shape; /* of the model that it was made for */
@@ -17,10 +16,11 @@ struct tg_cache {
     float **at;        /* scratch: states of one layer [sequences] */
     float *block;      /* scratch of a step */
     size_t block_floats;
+    struct tg_ropes ropes; /* of those that depend on the text's length: for `capacity` tokens */
 };
 
 struct scratch {
-    float *x, *y, *a, *b, *r, *work;
+    float *x, *y, *a, *b, *work;
 };
 
 struct snapshot_header {
@@ -56,7 +56,7 @@ static int measure(struct tg_cache *c, const struct tg_model *m, struct tg_err *
     bool fits = true;
     for (size_t l = 0; l < c->layers; l++) {
         struct tg_mixer mixer;
-        tg_model_mixer(m, l, m->data, &mixer);
+        tg_model_mixer(m, l, m->data, &c->ropes, &mixer);
         size_t floats = tg_model_mixer_ops(m, l)->state_floats(&mixer, c->capacity);
         fits = fits && tg_add_size(&c->offset[l + 1], c->offset[l], (floats + 15) & ~(size_t)15);
     }
@@ -91,6 +91,8 @@ int tg_cache_create(struct tg_cache **out, const struct tg_model *m, size_t sequ
     int status = c->length && c->offset && c->at
                      ? measure(c, m, err)
                      : tg_fail(err, TG_ERR_NOMEM, "no memory for a cache");
+    if (!status)
+        status = tg_ropes_fit(&c->ropes, &m->spec, true, capacity, err);
     if (status) {
         tg_cache_free(c);
         return status;
@@ -108,6 +110,7 @@ void tg_cache_free(struct tg_cache *c)
     tg_free(c->at);
     tg_free(c->states);
     tg_free(c->block);
+    tg_ropes_release(&c->ropes);
     tg_free(c);
 }
 
@@ -183,7 +186,6 @@ static size_t lay_out(const struct tg_cache *c, size_t rows, size_t work, float 
     s->y = tg_carve(&k, rows * c->width);
     s->a = tg_carve(&k, rows * c->mlp);
     s->b = tg_carve(&k, rows * c->mlp);
-    s->r = tg_carve(&k, rows);
     s->work = tg_carve(&k, work);
     return k.used;
 }
@@ -191,10 +193,10 @@ static size_t lay_out(const struct tg_cache *c, size_t rows, size_t work, float 
 static int scratch_for(struct tg_cache *c, const struct tg_model *m, const struct tg_batch *b,
                        struct scratch *s, struct tg_err *err)
 {
-    size_t work = 0;
+    size_t work = tg_block_work_floats(m, tg_batch_rows(b), false);
     for (size_t l = 0; l < c->layers; l++) {
         struct tg_mixer mixer;
-        tg_model_mixer(m, l, m->data, &mixer);
+        tg_model_mixer(m, l, m->data, &c->ropes, &mixer);
         size_t need =
             tg_model_mixer_ops(m, l)->step_work_floats(&mixer, b, c->capacity, m->ctx.threads);
         work = need > work ? need : work;
@@ -225,6 +227,9 @@ static int check_step(struct tg_model *m, const struct tg_cache *c, const int32_
                            "sequence %zu would hold %zu tokens, the cache is for %zu", i, length,
                            c->capacity);
         longest = length > longest ? length : longest;
+        int status = tg_model_check_length(m, i, length, err);
+        if (status)
+            return status;
     }
     for (size_t i = 0; i < begin[c->sequences]; i++)
         if (ids[i] < 0 || (size_t)ids[i] >= m->spec.vocab)
@@ -237,18 +242,17 @@ static void step_layer(const struct tg_model *m, struct tg_cache *c, size_t l,
                        const struct tg_batch *b, float *h, const struct scratch *s,
                        const struct tg_hooks *hooks)
 {
-    size_t rows = tg_batch_rows(b), D = c->width;
-    const float *norm = tg_model_weight(m, m->index->layers[l].norm_in);
+    size_t rows = tg_batch_rows(b);
+    struct tg_block_space space = {s->x, s->y, s->a, s->b, s->work};
     struct tg_mixer mixer;
-    tg_model_mixer(m, l, m->data, &mixer);
+    tg_model_mixer(m, l, m->data, &c->ropes, &mixer);
     for (size_t i = 0; i < c->sequences; i++)
         c->at[i] = c->states + i * sequence_floats(c) + c->offset[l];
-    tg_rows_rmsnorm(&m->ctx, h, norm, (float)m->spec.norm_eps, s->x, NULL, rows, D);
-    tg_model_mixer_ops(m, l)->step(&m->ctx, &mixer, b, c->capacity, s->x, c->at, s->y, s->work);
+    const float *x = tg_block_enter(m, l, h, rows, s->x);
+    tg_model_mixer_ops(m, l)->step(&m->ctx, &mixer, b, c->capacity, x, c->at, s->y, s->work);
     if (hooks && hooks->mixer)
-        hooks->mixer(hooks->ud, l, s->x, s->y);
-    tg_rows_add(&m->ctx, s->y, h, rows, D);
-    tg_block_mlp(m, l, h, rows, s->x, s->r, s->a, s->b, s->a);
+        hooks->mixer(hooks->ud, l, x, s->y);
+    tg_block_leave(m, l, h, rows, x, &space, NULL);
 }
 
 int tg_model_step(struct tg_model *m, struct tg_cache *c, const int32_t *ids, const size_t *begin,
@@ -262,13 +266,13 @@ int tg_model_step(struct tg_model *m, struct tg_cache *c, const int32_t *ids, co
     if (status)
         return status;
     size_t rows = tg_batch_rows(&b);
-    tg_model_embed(m, ids, rows, hidden);
+    tg_model_embed(m, ids, &b, hidden);
     for (size_t l = 0; l < c->layers; l++) {
         if (hooks && hooks->hidden)
             hooks->hidden(hooks->ud, l, hidden);
         step_layer(m, c, l, &b, hidden, &s, hooks);
     }
-    tg_model_final_norm(m, hidden, rows, NULL);
+    tg_model_final_norm(m, hidden, rows);
     if (hooks && hooks->hidden)
         hooks->hidden(hooks->ud, c->layers, hidden);
     for (size_t i = 0; i < c->sequences; i++)

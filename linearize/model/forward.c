@@ -10,20 +10,52 @@
 
 enum { EMBED_COLUMNS = 64 }; /* columns of the embedding's gradient with one writer */
 
-void tg_model_embed(const struct tg_model *m, const int32_t *ids, size_t rows, float *h)
+struct embed_job {
+    const struct tg_model *m;
+    const struct tg_batch *b;
+    const int32_t *ids;
+    float *h;
+};
+
+/* One sequence */
+static void embed_sequence(void *ud, size_t i, int worker)
 {
+    const struct embed_job *j = ud;
+    const struct tg_model *m = j->m;
     const float *table = tg_model_weight(m, m->index->embed);
-    size_t D = m->spec.width;
-    for (size_t i = 0; i < rows; i++) {
-        assert(ids[i] >= 0 && (size_t)ids[i] < m->spec.vocab);
-        memcpy(h + i * D, table + (size_t)ids[i] * D, D * sizeof *h);
+    const float *in = tg_model_weight(m, m->index->embed_in);
+    const float *positions = tg_model_weight(m, m->index->pos);
+    size_t D = m->spec.width, E = in ? m->spec.embed_dim : D;
+    float scale = (float)tg_factor(m->spec.embed_scale);
+    (void)worker;
+    for (size_t row = j->b->begin[i]; row < j->b->begin[i + 1]; row++) {
+        assert(j->ids[row] >= 0 && (size_t)j->ids[row] < m->spec.vocab);
+        const float *from = table + (size_t)j->ids[row] * E;
+        float *h = j->h + row * D;
+        if (in)
+            m->ctx.k->dots(from, in, E, D, E, h);
+        else
+            memcpy(h, from, D * sizeof *h);
+        if (scale != 1)
+            m->ctx.k->scale(scale, h, D);
+        size_t t = m->spec.position_offset + tg_batch_past(j->b, i) + row - j->b->begin[i];
+        if (positions)
+            m->ctx.k->axpy(1, positions + t * D, h, D);
     }
 }
 
-void tg_model_final_norm(const struct tg_model *m, float *h, size_t rows, float *r)
+void tg_model_embed(const struct tg_model *m, const int32_t *ids, const struct tg_batch *b,
+                    float *h)
 {
-    tg_rows_rmsnorm(&m->ctx, h, tg_model_weight(m, m->index->norm_out), (float)m->spec.norm_eps, h,
-                    r, rows, m->spec.width);
+    struct embed_job j = {m, b, ids, h};
+    tg_parallel(m->ctx.threads, b->count, embed_sequence, &j);
+}
+
+void tg_model_final_norm(const struct tg_model *m, float *h, size_t rows)
+{
+    struct tg_norm norm = tg_model_norm(m, m->index->norm_out);
+    if (!m->spec.no_norm_out)
+        tg_rows_norm(&m->ctx, &norm, h, h, NULL, rows, m->spec.width);
 }
 
 void tg_model_forward(const struct tg_model *m, struct tg_run *r, const int32_t *ids,
@@ -31,7 +63,7 @@ void tg_model_forward(const struct tg_model *m, struct tg_run *r, const int32_t 
                       const struct tg_hooks *hooks)
 {
     size_t rows = tg_batch_rows(b), layers = m->spec.layer_count;
-    tg_model_embed(m, ids, rows, hidden);
+    tg_model_embed(m, ids, b, hidden);
     for (size_t l = 0; l < layers; l++) {
         if (hooks && hooks->hidden)
             hooks->hidden(hooks->ud, l, hidden);
@@ -39,16 +71,19 @@ void tg_model_forward(const struct tg_model *m, struct tg_run *r, const int32_t 
     }
     if (keep)
         tg_rows_copy(&m->ctx, hidden, r->h_last, rows, m->spec.width);
-    tg_model_final_norm(m, hidden, rows, keep ? r->r_last : NULL);
+    tg_model_final_norm(m, hidden, rows);
     if (hooks && hooks->hidden)
         hooks->hidden(hooks->ud, layers, hidden);
 }
 
+/* Rows of a table that take part: by token, or by position (ids NULL) */
 struct scatter {
     const int32_t *ids;
+    const struct tg_batch *b;
+    size_t offset, width;
     const float *dh;
     float *dtable;
-    size_t rows, width;
+    float scale;
 };
 
 /* Rows in order within a block of columns: the sum for a token that occurs often does not depend on
@@ -59,12 +94,50 @@ static void scatter_columns(void *ud, size_t block, int worker)
     (void)worker;
     size_t first = block * EMBED_COLUMNS, end = first + EMBED_COLUMNS;
     end = end < s->width ? end : s->width;
-    for (size_t i = 0; i < s->rows; i++) {
-        const float *from = s->dh + i * s->width;
-        float *to = s->dtable + (size_t)s->ids[i] * s->width;
-        for (size_t j = first; j < end; j++)
-            to[j] += from[j];
+    for (size_t i = 0; i < s->b->count; i++)
+        for (size_t row = s->b->begin[i]; row < s->b->begin[i + 1]; row++) {
+            size_t at = s->ids ? (size_t)s->ids[row]
+                               : s->offset + tg_batch_past(s->b, i) + row - s->b->begin[i];
+            const float *from = s->dh + row * s->width;
+            float *to = s->dtable + at * s->width;
+            for (size_t j = first; j < end; j++)
+                to[j] += s->scale * from[j];
+        }
+}
+
+static void scatter_rows(const struct tg_ctx *ctx, const struct scatter *s)
+{
+    struct scatter copy = *s;
+    if (s->dtable)
+        tg_parallel(ctx->threads, (s->width + EMBED_COLUMNS - 1) / EMBED_COLUMNS, scatter_columns,
+                    &copy);
+}
+
+/* dh [rows,D] of the first layer's input */
+static void embed_backward(const struct tg_model *m, struct tg_run *r, const int32_t *ids,
+                           const struct tg_batch *b, const float *dh, float *grads,
+                           const bool *wanted)
+{
+    const struct tg_model_index *at = m->index;
+    size_t rows = tg_batch_rows(b), D = m->spec.width, E = m->spec.embed_dim;
+    struct scatter s = {NULL, b, m->spec.position_offset, D, dh, NULL, 1};
+    s.dtable = tg_model_gradient(m, grads, wanted, at->pos);
+    scatter_rows(&m->ctx, &s);
+    s.ids = ids;
+    s.dtable = tg_model_gradient(m, grads, wanted, at->embed);
+    s.scale = (float)tg_factor(m->spec.embed_scale);
+    if (at->embed_in != TG_NO_PARAM) {
+        const float *table = tg_model_weight(m, at->embed);
+        for (size_t i = 0; i < rows; i++) {
+            memcpy(r->token + i * E, table + (size_t)ids[i] * E, E * sizeof *r->token);
+            m->ctx.k->scale(s.scale, r->token + i * E, E);
+        }
+        tg_linear_bwd(&m->ctx, r->token, tg_model_weight(m, at->embed_in), dh, r->dtoken, 0,
+                      tg_model_gradient(m, grads, wanted, at->embed_in), NULL, rows, D, E);
+        s.dh = r->dtoken;
+        s.width = E;
     }
+    scatter_rows(&m->ctx, &s);
 }
 
 /* The lowest layer with a wanted parameter; nothing below it needs a gradient. layer_count if there
@@ -80,38 +153,31 @@ static size_t lowest_wanted(const struct tg_model *m, const bool *wanted)
     return lowest;
 }
 
+static bool is_wanted(const bool *wanted, size_t index)
+{
+    return index != TG_NO_PARAM && (!wanted || wanted[index]);
+}
+
 void tg_model_backward(const struct tg_model *m, struct tg_run *r, const int32_t *ids,
                        const struct tg_batch *b, float *dhidden, float *grads, const bool *wanted)
 {
     const struct tg_model_index *at = m->index;
     size_t rows = tg_batch_rows(b), D = m->spec.width;
-    bool embed = !wanted || wanted[at->embed];
-    bool norm_out = !wanted || wanted[at->norm_out];
+    bool embed = is_wanted(wanted, at->embed) || is_wanted(wanted, at->pos) ||
+                 is_wanted(wanted, at->embed_in);
     size_t lowest = embed ? 0 : lowest_wanted(m, wanted);
+    struct tg_norm norm = tg_model_norm(m, at->norm_out);
 
-    tg_rows_copy(&m->ctx, dhidden, r->x, rows, D);
-    memset(dhidden, 0, rows * D * sizeof *dhidden);
-    tg_rows_rmsnorm_bwd(&m->ctx, r->h_last, tg_model_weight(m, at->norm_out), r->r_last, r->x,
-                        dhidden, norm_out ? tg_model_at(m, grads, at->norm_out) : NULL, r->partial,
-                        rows, D);
+    if (!m->spec.no_norm_out) {
+        tg_rows_norm(&m->ctx, &norm, r->h_last, r->y, r->stats, rows, D);
+        tg_rows_copy(&m->ctx, dhidden, r->x, rows, D);
+        memset(dhidden, 0, rows * D * sizeof *dhidden);
+        tg_rows_norm_bwd(&m->ctx, &norm, r->h_last, r->stats, r->x, dhidden,
+                         tg_model_gradient(m, grads, wanted, at->norm_out.w),
+                         tg_model_gradient(m, grads, wanted, at->norm_out.b), r->partial, rows, D);
+    }
     for (size_t l = m->spec.layer_count; l-- > lowest;)
         tg_layer_backward(m, r, l, b, dhidden, grads, wanted);
-    if (embed) {
-        struct scatter s = {ids, dhidden, tg_model_at(m, grads, at->embed), rows, D};
-        tg_parallel(m->ctx.threads, (D + EMBED_COLUMNS - 1) / EMBED_COLUMNS, scatter_columns, &s);
-    }
-}
-
-void tg_model_logits(const struct tg_model *m, const float *hidden, size_t rows, float *logits)
-{
-    tg_linear_fwd(&m->ctx, hidden, tg_model_weight(m, m->index->head), NULL, logits, rows,
-                  m->spec.vocab, m->spec.width);
-}
-
-void tg_model_logits_backward(const struct tg_model *m, const float *hidden, const float *dlogits,
-                              size_t rows, float *dhidden, float *grads, bool head_wanted)
-{
-    float *dhead = head_wanted ? tg_model_at(m, grads, m->index->head) : NULL;
-    tg_linear_bwd(&m->ctx, hidden, tg_model_weight(m, m->index->head), dlogits, dhidden, 0, dhead,
-                  NULL, rows, m->spec.vocab, m->spec.width);
+    if (embed)
+        embed_backward(m, r, ids, b, dhidden, grads, wanted);
 }

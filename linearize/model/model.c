@@ -22,6 +22,33 @@ static size_t layer_index_of(const struct tg_param_list *list, size_t layer, con
     return index_of(list, full);
 }
 
+static struct tg_norm_index norm_index(const struct tg_param_list *list, size_t layer,
+                                       const char *name)
+{
+    char weight[64], bias[64];
+    snprintf(weight, sizeof weight, "%s.weight", name);
+    snprintf(bias, sizeof bias, "%s.bias", name);
+    if (layer == TG_NO_PARAM)
+        return (struct tg_norm_index){index_of(list, weight), index_of(list, bias)};
+    return (struct tg_norm_index){layer_index_of(list, layer, weight),
+                                  layer_index_of(list, layer, bias)};
+}
+
+/* prefix: "mlp", "moe", "moe.shared" */
+static struct tg_mlp_index mlp_index(const struct tg_param_list *list, size_t layer,
+                                     const char *prefix)
+{
+    struct tg_norm_index parts[3];
+    static const char *const names[] = {"gate", "up", "down"};
+    for (size_t i = 0; i < 3; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "%s.%s", prefix, names[i]);
+        parts[i] = norm_index(list, layer, name);
+    }
+    return (struct tg_mlp_index){parts[0].w, parts[1].w, parts[2].w,
+                                 parts[0].b, parts[1].b, parts[2].b};
+}
+
 static int index_layer(struct tg_model *m, size_t l, struct tg_err *err)
 {
     const struct tg_mixer_schema *schema = m->spec.layers[l].mixer;
@@ -30,14 +57,17 @@ static int index_layer(struct tg_model *m, size_t l, struct tg_err *err)
         return tg_fail(err, TG_ERR_UNSUPPORTED, "layer %zu: mixer '%s' cannot be computed", l,
                        schema->name);
     m->index->layers[l] = (struct tg_layer_index){
-        .norm_in = layer_index_of(list, l, "norm_in.weight"),
-        .norm_mlp = layer_index_of(list, l, "norm_mlp.weight"),
-        .gate = layer_index_of(list, l, "mlp.gate.weight"),
-        .up = layer_index_of(list, l, "mlp.up.weight"),
-        .down = layer_index_of(list, l, "mlp.down.weight"),
-        .gate_bias = layer_index_of(list, l, "mlp.gate.bias"),
-        .up_bias = layer_index_of(list, l, "mlp.up.bias"),
-        .down_bias = layer_index_of(list, l, "mlp.down.bias"),
+        .norm_in = norm_index(list, l, "norm_in"),
+        .norm_mixer_out = norm_index(list, l, "norm_mixer_out"),
+        .norm_mlp = norm_index(list, l, "norm_mlp"),
+        .norm_mlp_out = norm_index(list, l, "norm_mlp_out"),
+        .mlp = mlp_index(list, l, "mlp"),
+        .experts = mlp_index(list, l, "moe"),
+        .shared = mlp_index(list, l, "moe.shared"),
+        .router = layer_index_of(list, l, "moe.router.weight"),
+        .router_bias = layer_index_of(list, l, "moe.router.bias"),
+        .correction = layer_index_of(list, l, "moe.correction"),
+        .shared_gate = layer_index_of(list, l, "moe.shared_gate.weight"),
     };
     for (size_t i = 0; i < TG_MIXER_MAX_PARAMS; i++) {
         char name[64] = "";
@@ -57,7 +87,11 @@ static int build_index(struct tg_model *m, struct tg_err *err)
     if (!m->index->layers)
         return tg_fail(err, TG_ERR_NOMEM, "no memory for the model");
     m->index->embed = index_of(&m->params, "embed.weight");
-    m->index->norm_out = index_of(&m->params, "norm_out.weight");
+    m->index->pos = index_of(&m->params, "pos.weight");
+    m->index->embed_in = index_of(&m->params, "embed_in.weight");
+    m->index->embed_out = index_of(&m->params, "embed_out.weight");
+    m->index->norm_out = norm_index(&m->params, TG_NO_PARAM, "norm_out");
+    m->index->head_bias = index_of(&m->params, "head.bias");
     m->index->head = m->spec.tied_head ? m->index->embed : index_of(&m->params, "head.weight");
     int status = TG_OK;
     for (size_t l = 0; l < m->spec.layer_count && !status; l++)
@@ -65,60 +99,12 @@ static int build_index(struct tg_model *m, struct tg_err *err)
     return status;
 }
 
-/* The rotary size that all rotary layers share: there is one table. 0: no layer turns. */
-static int rotary_size(const struct tg_model_spec *spec, size_t *n, struct tg_err *err)
-{
-    *n = 0;
-    for (size_t l = 0; l < spec->layer_count; l++) {
-        size_t here = spec->layers[l].rotary_dim;
-        if (here && *n && here != *n)
-            return tg_fail(err, TG_ERR_UNSUPPORTED,
-                           "layer %zu: rotary size %zu differs from the %zu of earlier layers", l,
-                           here, *n);
-        if (here)
-            *n = here;
-    }
-    return TG_OK;
-}
-
-/* New tables for `want` positions, of which the old ones are copied */
-static int grow_tables(struct tg_model *m, size_t n, size_t want, struct tg_err *err)
-{
-    size_t cells, have = m->rope_positions * (n / 2);
-    float *cosines = NULL, *sines = NULL, *inv_freq = NULL;
-    if (tg_mul_size(&cells, want, n / 2)) {
-        cosines = tg_alloc_floats(cells);
-        sines = tg_alloc_floats(cells);
-        inv_freq = tg_alloc_floats(n / 2);
-    }
-    if (!cosines || !sines || !inv_freq) {
-        tg_free(cosines);
-        tg_free(sines);
-        tg_free(inv_freq);
-        return tg_fail(err, TG_ERR_NOMEM, "no memory for rotary tables of %zu positions", want);
-    }
-    if (have) {
-        memcpy(cosines, m->rope_cos, have * sizeof *cosines);
-        memcpy(sines, m->rope_sin, have * sizeof *sines);
-    }
-    tg_rope_frequencies(&m->spec.rope, n, inv_freq);
-    tg_rope_table(inv_freq, n, m->rope_positions, want, cosines, sines);
-    tg_free(inv_freq);
-    tg_free((float *)m->rope_cos);
-    tg_free((float *)m->rope_sin);
-    m->rope_cos = cosines;
-    m->rope_sin = sines;
-    return TG_OK;
-}
-
 int tg_model_reserve(struct tg_model *m, size_t positions, struct tg_err *err)
 {
-    size_t n;
-    int status = rotary_size(&m->spec, &n, err);
-    if (status || positions <= m->rope_positions)
-        return status;
+    if (positions <= m->rope_positions)
+        return TG_OK;
     size_t want = m->rope_positions * 2 > positions ? m->rope_positions * 2 : positions;
-    status = n ? grow_tables(m, n, want, err) : TG_OK;
+    int status = tg_ropes_fit(&m->ropes, &m->spec, false, want, err);
     if (!status)
         m->rope_positions = want;
     return status;
@@ -194,8 +180,7 @@ void tg_model_free(struct tg_model *m)
     if (m->index)
         tg_free(m->index->layers);
     tg_free(m->index);
-    tg_free((float *)m->rope_cos);
-    tg_free((float *)m->rope_sin);
+    tg_ropes_release(&m->ropes);
     tg_free(m->data);
     tg_params_release(&m->params);
     tg_spec_release(&m->spec);
@@ -208,15 +193,19 @@ float *tg_model_param(const struct tg_model *m, const char *name)
     return p ? m->data + p->offset : NULL;
 }
 
-void tg_model_mixer(const struct tg_model *m, size_t l, const float *data, struct tg_mixer *out)
+void tg_model_mixer(const struct tg_model *m, size_t l, const float *data,
+                    const struct tg_ropes *ropes, struct tg_mixer *out)
 {
     const struct tg_layer_spec *spec = &m->spec.layers[l];
-    *out = (struct tg_mixer){
-        .spec = spec, .width = m->spec.width, .norm_eps = (float)m->spec.norm_eps};
-    if (spec->rotary_dim) {
-        out->rope_cos = m->rope_cos;
-        out->rope_sin = m->rope_sin;
-    }
+    const struct tg_rope_table *t = ropes ? tg_ropes_find(ropes, spec) : NULL;
+    if (!t)
+        t = tg_ropes_find(&m->ropes, spec);
+    *out = (struct tg_mixer){.spec = spec,
+                             .width = m->spec.width,
+                             .norm = &m->spec.norm,
+                             .norm_eps = (float)m->spec.norm.eps,
+                             .rope_cos = t ? t->cosine : NULL,
+                             .rope_sin = t ? t->sine : NULL};
     for (size_t i = 0; i < TG_MIXER_MAX_PARAMS; i++) {
         size_t at = m->index->layers[l].mixer[i];
         out->param[i] = at == TG_NO_PARAM ? NULL : data + m->params.items[at].offset;
@@ -230,4 +219,26 @@ size_t tg_model_widest_mlp(const struct tg_model *m)
         if (m->spec.layers[l].mlp_dim > widest)
             widest = m->spec.layers[l].mlp_dim;
     return widest;
+}
+
+struct tg_norm tg_model_norm(const struct tg_model *m, struct tg_norm_index at)
+{
+    const struct tg_norm_spec *spec = &m->spec.norm;
+    return (struct tg_norm){.layer = spec->kind == TG_NORM_LAYER,
+                            .plus_one = spec->plus_one,
+                            .eps = (float)spec->eps,
+                            .w = tg_model_weight(m, at.w),
+                            .b = tg_model_weight(m, at.b)};
+}
+
+int tg_model_check_length(const struct tg_model *m, size_t sequence, size_t length,
+                          struct tg_err *err)
+{
+    size_t rows = m->spec.learned_positions, offset = m->spec.position_offset;
+    size_t most = rows == 0 ? SIZE_MAX : rows > offset ? rows - offset : 0;
+    if (length <= most)
+        return TG_OK;
+    return tg_fail(err, TG_ERR_VALUE,
+                   "sequence %zu would have %zu tokens, the model has learned positions for %zu",
+                   sequence, length, most);
 }

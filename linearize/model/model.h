@@ -1,8 +1,8 @@
-/* The generic decoder built from a spec: forward, backward, decode. Pre-norm residual blocks:
+/* The generic decoder built from a spec: forward, backward, decode.
  *
- *   h += mixer(rms(h) * norm_in)
- *   h += down(silu(gate x) * up x),  x = rms(h) * norm_mlp
- *   logits = head (rms(h) * norm_out) */
+ *   h = embed_scale e[id], through embed_in if there is one, + p[position offset + position]
+ *   each layer: mixer and mlp joined to h as its residual kind says (convert/spec.h)
+ *   logits = c tanh(l / c),  l = logit_scale (head embed_out norm_out(h) + bias) */
 #ifndef TG_LINEARIZE_MODEL_H
 #define TG_LINEARIZE_MODEL_H
 
@@ -10,13 +10,16 @@
 
 #include "base/progress.h"
 #include "convert/checkpoint.h"
+#include "convert/params.h"
 #include "linearize/mixers/mixer.h"
+#include "linearize/model/ropes.h"
 
 struct tg_model {
-    struct tg_model_spec spec;        /* owned copy */
-    struct tg_param_list params;      /* owned */
-    float *data;                      /* parameters, params.floats; owned */
-    const float *rope_cos, *rope_sin; /* tables, owned; grown by tg_model_reserve */
+    struct tg_model_spec spec;   /* owned copy */
+    struct tg_param_list params; /* owned */
+    float *data;                 /* parameters, params.floats; owned */
+    struct tg_ropes
+        ropes; /* of texts as long as the ropes were made for; grown by tg_model_reserve */
     size_t rope_positions;
     struct tg_ctx ctx;
     struct tg_model_index *index; /* private: where each layer's parameters are; owned */
@@ -35,9 +38,11 @@ void tg_model_free(struct tg_model *m);
 int tg_model_reserve(struct tg_model *m, size_t positions, struct tg_err *err);
 /* NULL if the model has none of that name */
 float *tg_model_param(const struct tg_model *m, const char *name);
-/* The mixer of layer l over parameter block `data` (m->data, or another block of the same layout)
- */
-void tg_model_mixer(const struct tg_model *m, size_t l, const float *data, struct tg_mixer *out);
+/* The mixer of layer l over parameter block `data` (m->data, or another block of the same layout).
+ * `ropes`: tables for the length of the texts that are run (tg_run_ropes; a cache has its own), for
+ * models whose rotary frequencies depend on it; NULL: as for the shortest. */
+void tg_model_mixer(const struct tg_model *m, size_t l, const float *data,
+                    const struct tg_ropes *ropes, struct tg_mixer *out);
 
 /* A run's memory: activations kept for backward and scratch, sized for a batch; reusable for any
  * batch whose sequences are no larger in number, rows and shape cost (tg_run_fit grows it when
@@ -45,11 +50,13 @@ void tg_model_mixer(const struct tg_model *m, size_t l, const float *data, struc
 struct tg_run;
 int tg_run_create(struct tg_run **r, struct tg_err *err);
 void tg_run_free(struct tg_run *r);
+const struct tg_ropes *tg_run_ropes(const struct tg_run *r);
 int tg_run_fit(struct tg_run *r, const struct tg_model *m, const struct tg_batch *b, bool backward,
                struct tg_err *err);
 
-/* Called after each mixer: x [rows,D] its normalised input, y [rows,D] its output, before it is
- * added. May be NULL. */
+/* Called after each mixer: x [rows,D] its input, y [rows,D] its output, before it is scaled, normed
+ * or added. x is h through norm_in, or h itself where the residual kind has no norm before the
+ * mixer; either way y is a function of x and the mixer's parameters alone. May be NULL. */
 typedef void (*tg_mixer_hook)(void *ud, size_t layer, const float *x, const float *y);
 struct tg_hooks {
     tg_mixer_hook mixer;
@@ -60,12 +67,13 @@ struct tg_hooks {
 };
 
 /* All of these need tg_run_fit before; none fails. h is [rows,D]. */
-void tg_model_embed(const struct tg_model *m, const int32_t *ids, size_t rows, float *h);
+void tg_model_embed(const struct tg_model *m, const int32_t *ids, const struct tg_batch *b,
+                    float *h);
 /* One block in place. keep: save for tg_layer_backward. */
 void tg_layer_forward(const struct tg_model *m, struct tg_run *r, size_t layer,
                       const struct tg_batch *b, float *h, bool keep, const struct tg_hooks *hooks);
-/* What follows the last block: h -> rms(h) * norm_out in place; r [rows]: its factors, or NULL. */
-void tg_model_final_norm(const struct tg_model *m, float *h, size_t rows, float *r);
+/* What follows the last block: h -> norm_out(h) in place, nothing where the model has none. */
+void tg_model_final_norm(const struct tg_model *m, float *h, size_t rows);
 /* ids [rows] -> hidden [rows,D] after the final norm. keep: save for backward. */
 void tg_model_forward(const struct tg_model *m, struct tg_run *r, const int32_t *ids,
                       const struct tg_batch *b, float *hidden, bool keep,
@@ -81,10 +89,10 @@ void tg_model_backward(const struct tg_model *m, struct tg_run *r, const int32_t
                        const struct tg_batch *b, float *dhidden, float *grads, const bool *wanted);
 /* hidden [rows,D] -> logits [rows,N] */
 void tg_model_logits(const struct tg_model *m, const float *hidden, size_t rows, float *logits);
-/* dlogits [rows,N] -> dhidden [rows,D] (written), gradient of the head (or the tied embedding)
- * accumulated if wanted */
-void tg_model_logits_backward(const struct tg_model *m, const float *hidden, const float *dlogits,
-                              size_t rows, float *dhidden, float *grads, bool head_wanted);
+/* dlogits [rows,N] -> dhidden [rows,D] (written); gradients of head (or the tied embedding), its
+ * bias and embed_out accumulated where wanted. dlogits is overwritten. */
+void tg_model_logits_backward(const struct tg_model *m, const float *hidden, float *dlogits,
+                              size_t rows, float *dhidden, float *grads, const bool *wanted);
 
 /* Decode cache: a state per layer and sequence. Zeroed = empty. */
 struct tg_cache;

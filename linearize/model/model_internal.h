@@ -11,13 +11,22 @@
 #define TG_NO_PARAM SIZE_MAX
 
 /* Positions in params.items; TG_NO_PARAM where the model has none */
-struct tg_layer_index {
-    size_t norm_in, norm_mlp;
-    size_t mixer[TG_MIXER_MAX_PARAMS]; /* by rule */
+struct tg_norm_index {
+    size_t w, b;
+};
+struct tg_mlp_index {
     size_t gate, up, down, gate_bias, up_bias, down_bias;
 };
+struct tg_layer_index {
+    struct tg_norm_index norm_in, norm_mixer_out, norm_mlp, norm_mlp_out;
+    size_t mixer[TG_MIXER_MAX_PARAMS]; /* by rule */
+    struct tg_mlp_index mlp, experts, shared;
+    size_t router, router_bias, correction, shared_gate;
+};
 struct tg_model_index {
-    size_t embed, norm_out, head; /* head: the embedding when tied */
+    size_t embed, pos, embed_in, embed_out;
+    struct tg_norm_index norm_out;
+    size_t head, head_bias; /* head: the embedding when tied */
     struct tg_layer_index *layers;
 };
 
@@ -34,18 +43,32 @@ static inline const struct tg_mixer_ops *tg_model_mixer_ops(const struct tg_mode
 {
     return tg_mixer_find(m->spec.layers[l].mixer);
 }
-size_t tg_model_widest_mlp(const struct tg_model *m);
+size_t tg_model_widest_mlp(const struct tg_model *m); /* of dense ones */
+struct tg_norm tg_model_norm(const struct tg_model *m, struct tg_norm_index at);
+/* Where the gradient of parameter `index` goes; NULL when it is not wanted */
+static inline float *tg_model_gradient(const struct tg_model *m, float *grads, const bool *wanted,
+                                       size_t index)
+{
+    return index != TG_NO_PARAM && (!wanted || wanted[index]) ? tg_model_at(m, grads, index) : NULL;
+}
+/* The longest sequence that learned positions allow; SIZE_MAX without them. Otherwise an error. */
+int tg_model_check_length(const struct tg_model *m, size_t sequence, size_t length,
+                          struct tg_err *err);
 
-/* h [rows,D] += down(silu(gate x) * up x), x = rms(h) * norm_mlp. x [rows,D], r [rows], a, b
- * [rows,M] are written; p [rows,M] gets silu(a) * b and may be a. */
-void tg_block_mlp(const struct tg_model *m, size_t layer, float *h, size_t rows, float *x, float *r,
-                  float *a, float *b, float *p);
-
-/* Rotary tables [positions, n/2], rows [from, to) of them, equal to transformers' float32 values to
- * the last place or two: the inverse frequencies and the angles are rounded to float32 as there,
- * cosine and sine are then taken in double. n is the rotary size. */
-void tg_rope_frequencies(const struct tg_rope *rope, size_t n, float *inv_freq);
-void tg_rope_table(const float *inv_freq, size_t n, size_t from, size_t to, float *cosines,
-                   float *sines);
+/* The two halves of a layer around its mixer, for forward and decode alike. Enter gives the mixer's
+ * input: the normalised h in space->x, or h itself. Leave adds the mixer's output space->y to h and
+ * runs the mlp. keep: NULL, or what is saved for backward. */
+struct tg_block_space {
+    float *x, *y; /* [rows,D] */
+    float *a, *b; /* [rows,M], M of the widest dense mlp */
+    float *work;  /* tg_block_work_floats */
+};
+struct tg_saved_layer;
+size_t tg_block_work_floats(const struct tg_model *m, size_t rows,
+                            bool backward); /* of any layer */
+const float *tg_block_enter(const struct tg_model *m, size_t layer, const float *h, size_t rows,
+                            float *x);
+void tg_block_leave(const struct tg_model *m, size_t layer, float *h, size_t rows, const float *x,
+                    const struct tg_block_space *space, const struct tg_saved_layer *keep);
 
 #endif

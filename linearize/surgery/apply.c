@@ -70,7 +70,7 @@ static int inherit_param(const struct tg_model *teacher, struct tg_model *s,
     size_t l = (size_t)p->layer;
     const struct tg_mixer_schema *schema = s->spec.layers[l].mixer;
     struct tg_mixer mixer;
-    tg_model_mixer(s, l, s->data, &mixer);
+    tg_model_mixer(s, l, s->data, NULL, &mixer);
     tg_mixer_find(schema)->inherit(&mixer, &teacher->spec.layers[l], rule_of(schema, p->local),
                                    s->data + p->offset, p->count);
     return TG_OK;

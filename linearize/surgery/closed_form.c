@@ -103,7 +103,7 @@ static int layer_create(struct tg_gain_fit *f, size_t l, const struct tg_batch *
                         struct tg_err *err)
 {
     struct tg_mixer m;
-    tg_model_mixer(f->student, l, f->student->data, &m);
+    tg_model_mixer(f->student, l, f->student->data, NULL, &m);
     if (!weight_of(f->student, l, "o.weight"))
         return tg_fail(err, TG_ERR_UNSUPPORTED, "layer %zu: mixer %s has no output projection", l,
                        m.spec->mixer->name);
@@ -252,7 +252,7 @@ void tg_gain_fit_add(struct tg_gain_fit *f, size_t layer, const struct tg_batch 
     if (!f->layers[layer])
         return;
     struct tg_mixer m;
-    tg_model_mixer(f->student, layer, f->student->data, &m);
+    tg_model_mixer(f->student, layer, f->student->data, NULL, &m);
     before_output(f, m, b, x);
     struct add a = {.f = f,
                     .o = weight_of(f->student, layer, "o.weight"),

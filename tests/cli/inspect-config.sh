@@ -28,7 +28,8 @@ refused 1 "tegu inspect: m/config.json: *" tegu inspect m
 : >m/config.json
 refused 1 "tegu inspect: m/config.json: *" tegu inspect m
 rm m/config.json
-refused 1 "tegu inspect: m*config.json*" tegu inspect m
+found 0 "weights        20 tensors in 1 safetensors file" tegu inspect m # tensors without a model
+refused 1 "tegu logits: m*config.json*" tegu logits m --text x -o o.safetensors
 refused 1 "tegu inspect: nowhere*" tegu inspect nowhere
 # "[[[[..." must not exhaust the stack
 head -c 1000000 /dev/zero | tr '\0' '[' >m/config.json

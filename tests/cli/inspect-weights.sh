@@ -37,8 +37,11 @@ refused 1 "tegu inspect: *model.layers.1.*" tegu inspect m
 fresh && rm m/model.safetensors
 refused 1 "tegu inspect: m: *" tegu inspect m
 fresh && poke m/model.safetensors -4 '\000\000\300\177'
-refused 1 "tegu inspect: *NaN*" tegu inspect m --check
+found 3 "m/model.safetensors: tensor 'model.norm.weight' has 1 NaN and 0 infinities, the first at element 31" tegu inspect m --check
 cp "$FAMILIES/llama/golden.safetensors" g.safetensors
 refused 1 "tegu logits: *NaN*" tegu logits m --ids g.safetensors -o o.safetensors
 fresh && poke m/model.safetensors -4 '\000\000\200\377'
-refused 1 "tegu inspect: *infinity*" tegu inspect m --check
+found 3 "has 0 NaN and 1 infinity, the first at element 31" tegu inspect m --check
+fresh && poke m/model.safetensors -128 "$(printf '\\000%.0s' $(seq 128))"
+found 0 "tensor 'model.norm.weight' is all zero" tegu inspect m --check
+found 0 "values         all finite" tegu inspect "$TEACHER" --check

@@ -52,6 +52,16 @@ refused() {
     [ "$before" = "$after" ] || complain "left behind: $*: $(diff <(echo "$before") <(echo "$after"))"
     rm -f .out .err
 }
+# The command must end with this status and say this, word for word, on standard output: found STATUS TEXT command...
+found() {
+    local want=$1 text=$2 rc
+    shift 2
+    "$@" >.out 2>.err
+    rc=$?
+    [ "$rc" = "$want" ] || complain "status $rc, not $want: $*: $(cat .err)"
+    grep -qF -- "$text" .out || complain "does not say '$text': $*: $(cat .out)"
+    rm -f .out .err
+}
 # The command must succeed; its standard error is kept for the message: works command...
 works() {
     "$@" >.out 2>.err || complain "status $?: $*: $(cat .err)"

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "formats/format.h"
 #include "formats/tensors.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -30,7 +31,7 @@ static void try_file(const uint8_t *data, size_t size)
 {
     struct tg_tensors *t;
     struct tg_err err = {0};
-    int rc = tg_tensors_over(&t, data, size, "fuzz", &err);
+    int rc = tg_tensors_over(&t, &tg_format_safetensors, data, size, "fuzz", &err);
     if ((rc == TG_OK) != (t != NULL) || (rc != TG_OK && err.code != rc))
         abort();
     for (size_t i = 0; t && i < tg_tensors_count(t); i++) {

@@ -1,4 +1,5 @@
-/* The template for AVX2 with FMA; compiled with those flags, called only where cpu.c finds them. */
+/* The template for AVX2 with FMA; compiled with those flags, called only where base/cpu.c finds
+ * them. */
 #if defined(__x86_64__)
 #include "linearize/kernels/x86/sum8.h"
 

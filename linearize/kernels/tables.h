@@ -1,0 +1,13 @@
+/* The tables of kernels that were compiled. */
+#ifndef TG_LINEARIZE_TABLES_H
+#define TG_LINEARIZE_TABLES_H
+
+#include "linearize/kernels/kernels.h"
+
+extern const struct tg_kernels tg_kernels_c;
+#if defined(__x86_64__)
+extern const struct tg_kernels tg_kernels_avx2;
+extern const struct tg_kernels tg_kernels_avx512;
+#endif
+
+#endif

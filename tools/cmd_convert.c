@@ -1,0 +1,208 @@
+/* tegu convert: the tensors of a checkpoint or file in another format, dtype or sharding. Names and
+ * shapes stay as they are. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "convert/model_files.h"
+#include "convert/repack.h"
+#include "formats/format.h"
+#include "tools/command.h"
+#include "tools/output.h"
+#include "tools/table.h"
+
+struct settings {
+    const char *to, *dtype;
+    int64_t max_shard;
+    struct tg_texts only, exclude;
+    bool dry_run;
+};
+
+static const char *choice_format(size_t i)
+{
+    for (size_t k = 0; tg_formats[k]; k++)
+        if (tg_formats[k]->begin && i-- == 0)
+            return tg_formats[k]->name;
+    return NULL;
+}
+
+/* Types that tensors may become: what the files say in their config, NULL where they cannot. */
+static const struct {
+    const char *name;
+    enum tg_dtype dtype;
+    const char *config;
+} dtypes[] = {
+    {"keep", TG_F32, NULL},     {"f32", TG_F32, "float32"},    {"bf16", TG_BF16, "bfloat16"},
+    {"f16", TG_F16, "float16"}, {"f8_e4m3", TG_F8_E4M3, NULL}, {"f8_e5m2", TG_F8_E5M2, NULL},
+    {"q8_0", TG_Q8_0, NULL},    {"q4_0", TG_Q4_0, NULL},       {"q4_k", TG_Q4_K, NULL},
+    {"q5_k", TG_Q5_K, NULL},    {"q6_k", TG_Q6_K, NULL},
+};
+enum { DTYPES = sizeof dtypes / sizeof *dtypes };
+
+static const char *choice_dtype(size_t i)
+{
+    return i < DTYPES ? dtypes[i].name : NULL;
+}
+
+#define AT(field) offsetof(struct settings, field)
+static const struct tg_option options[] = {
+    {0, "to", TG_OPT_CHOICE, AT(to), NULL, "FORMAT",
+     "format of the output; default: by OUT's ending, else as the input", 0, 0, choice_format,
+     false},
+    {0, "dtype", TG_OPT_CHOICE, AT(dtype), "keep", "T", "what floating tensors become", 0, 0,
+     choice_dtype, false},
+    {0, "max-shard-size", TG_OPT_BYTES, AT(max_shard), "5G", "SIZE",
+     "largest file; 0: one file. GGUF is cut only if this is given", 0, 0, NULL, false},
+    {0, "only", TG_OPT_TEXTS, AT(only), NULL, "PATTERN",
+     "only tensors whose names match; * stands for anything", 0, 0, NULL, false},
+    {0, "exclude", TG_OPT_TEXTS, AT(exclude), NULL, "PATTERN", "no tensors whose names match", 0, 0,
+     NULL, false},
+    {0, "dry-run", TG_OPT_FLAG, AT(dry_run), NULL, NULL, "print the plan, write nothing", 0, 0,
+     NULL, false},
+    {0},
+};
+#undef AT
+
+static size_t dtype_row(const char *name)
+{
+    size_t i = 0;
+    while (i + 1 < DTYPES && strcmp(dtypes[i].name, name) != 0)
+        i++;
+    return i;
+}
+
+/* The format whose ending the path has; NULL: a directory */
+static const struct tg_format *format_by_ending(const char *path)
+{
+    const size_t n = strlen(path);
+    for (size_t i = 0; tg_formats[i]; i++) {
+        const size_t m = strlen(tg_formats[i]->ext);
+        if (n > m && !strcmp(path + n - m, tg_formats[i]->ext))
+            return tg_formats[i];
+    }
+    return NULL;
+}
+
+static int print_plan(struct tg_tool *t, const struct tg_repack *r, struct tg_err *err)
+{
+    uint64_t before = 0, after = 0;
+    struct tg_table table;
+    struct tg_json_doc_out doc;
+    struct tg_json_out *out = t->set.json ? tg_print_json_begin(&doc) : NULL;
+    char a[40], b[40], shape[96];
+    if (out)
+        tg_jout_array(out, "tensors");
+    else
+        tg_table_init(&table, "tensor|shape|from|to|bytes|note");
+    for (size_t i = 0; i < tg_repack_count(r); i++) {
+        const struct tg_repack_row *row = tg_repack_row(r, i);
+        const struct tg_tensor *x = row->tensor;
+        before += x->bytes;
+        after += row->bytes;
+        tg_shape_text(x->shape, x->rank, shape, sizeof shape);
+        if (out) {
+            tg_jout_object(out, NULL);
+            tg_jout_str(out, "name", x->name);
+            tg_jout_str(out, "shape", shape);
+            tg_jout_str(out, "from", tg_dtype_info(x->dtype)->name);
+            tg_jout_str(out, "to", tg_dtype_info(row->dtype)->name);
+            tg_jout_int(out, "bytes", (int64_t)row->bytes);
+            tg_jout_end_object(out);
+        } else
+            tg_table_row(&table, "%s|%s|%s|%s|%zu|%s", x->name, shape,
+                         tg_dtype_info(x->dtype)->name, tg_dtype_info(row->dtype)->name, row->bytes,
+                         row->why ? row->why : "");
+    }
+    if (out) {
+        tg_jout_end_array(out);
+        tg_jout_int(out, "bytes_before", (int64_t)before);
+        tg_jout_int(out, "bytes_after", (int64_t)after);
+        return tg_print_json_end(&doc, err);
+    }
+    tg_table_print(&table, stdout, t->color);
+    tg_table_release(&table);
+    printf("\n%zu tensors, %s become %s\n", tg_repack_count(r),
+           tg_bytes_text((double)before, a, sizeof a), tg_bytes_text((double)after, b, sizeof b));
+    return TG_OK;
+}
+
+/* A directory is filled beside its name and renamed when it is whole; so is a single file, by the
+ * writer. */
+static int write_dir(struct tg_tool *t, struct tg_repack *r, const char *dtype, struct tg_err *err)
+{
+    const char *in = t->args[0], *path = t->args[1];
+    char *tmp = NULL;
+    int status = tg_dir_begin(path, t->set.force, &tmp, err);
+    if (status == TG_OK)
+        status = tg_repack_write(r, tmp, &t->progress, err);
+    if (status == TG_OK && tg_path_is_dir(in))
+        status = tg_model_files_copy(in, tmp, dtype, err);
+    if (status == TG_OK)
+        status = tg_dir_commit(tmp, path, err);
+    if (status && tmp)
+        tg_dir_remove(tmp, NULL);
+    tg_free(tmp);
+    return status;
+}
+
+static int run(struct tg_tool *t, void *settings, struct tg_err *err)
+{
+    const struct settings *set = settings;
+    const size_t dtype = dtype_row(set->dtype);
+    const struct tg_format *ending = format_by_ending(t->args[1]);
+    struct tg_repack_options o = {
+        .to = set->to ? tg_format_find(set->to) : ending,
+        .keep = dtype == 0,
+        .dtype = dtypes[dtype].dtype,
+        .single = ending != NULL,
+        .only = set->only.items,
+        .onlys = set->only.count,
+        .exclude = set->exclude.items,
+        .excludes = set->exclude.count,
+        .threads = t->ctx.threads,
+    };
+    struct tg_tensors *in = NULL;
+    struct tg_repack *r = NULL;
+    if (set->to && ending && o.to != ending)
+        return tg_usage(err, "--to %s, but %s ends in %s", set->to, t->args[1], ending->ext);
+    int status = tg_output_apart(t->args[1], t->args[0], err);
+    if (status == TG_OK && !set->dry_run)
+        status = tg_output_check(t, t->args[1], err);
+    if (status == TG_OK)
+        status = tg_tensors_open(&in, t->args[0], err);
+    if (status)
+        return status;
+    if (!o.to)
+        o.to = tg_tensors_format(in);
+    if (o.to->index || tg_parse_given(t->parse, "max-shard-size"))
+        o.max_shard = (uint64_t)set->max_shard;
+    status = tg_repack_plan(&r, in, &o, err);
+    if (status == TG_OK && set->dry_run)
+        status = print_plan(t, r, err);
+    else if (status == TG_OK && o.single)
+        status = tg_repack_write(r, t->args[1], &t->progress, err);
+    else if (status == TG_OK)
+        status = write_dir(t, r, dtypes[dtype].config, err);
+    tg_repack_free(r);
+    tg_tensors_close(in);
+    return status;
+}
+
+const struct tg_command tg_cmd_convert = {
+    .name = "convert",
+    .args = "IN OUT",
+    .min_args = 2,
+    .max_args = 2,
+    .details =
+        "IN is a checkpoint's directory or a file of any format that is read. OUT is a directory, "
+        "or a single\n"
+        "file if it has a format's ending. Names and shapes stay as they are; what stands beside "
+        "the weights\n"
+        "of a directory (config, tokenizer, template) is copied. Tensors are streamed: memory does "
+        "not grow\n"
+        "with the model. OUT appears when it is whole.",
+    .settings_size = sizeof(struct settings),
+    .groups = {{options, 0}},
+    .run = run,
+};
