@@ -111,7 +111,16 @@ static size_t dim(const struct tg_layer_spec *s, size_t D, enum tg_dim d)
                          [TG_DIM_H] = s->heads,
                          [TG_DIM_K] = s->head_dim,
                          [TG_DIM_F] = s->feature_dim,
-                         [TG_DIM_SINKS] = s->sinks};
+                         [TG_DIM_SINKS] = s->sinks,
+                         [TG_DIM_HV] = s->heads * tg_value_dim(s),
+                         [TG_DIM_GV] = s->kv_heads * tg_value_dim(s),
+                         [TG_DIM_Q_NORM] = s->head_dim, /* TG_QK_HEAD */
+                         [TG_DIM_K_NORM] = s->head_dim,
+                         [TG_DIM_Q_RANK] = s->q_rank,
+                         [TG_DIM_KV_RANK] = s->kv_rank,
+                         [TG_DIM_KV_DOWN] = s->kv_rank + s->rotary_dim,
+                         [TG_DIM_KV_UP] =
+                             s->heads * (s->head_dim - s->rotary_dim + tg_value_dim(s))};
     return of[d];
 }
 
@@ -176,6 +185,8 @@ static struct bench open_bench(const struct pair *p)
                                     .qkv_bias = s->bias,
                                     .o_bias = s->bias,
                                     .qk_norm = s->qk_norm,
+                                    .kv_rank = 5,
+                                    .latent_eps = 1e-5,
                                     .attn_scale = 1 / sqrt((double)s->K)};
     for (size_t i = 0; i < s->count; i++) {
         t.begin[i + 1] = t.begin[i] + s->lengths[i];
