@@ -141,7 +141,7 @@ int tg_config_rope(struct tg_json from, struct tg_json beside, double positions,
 
     if ((rc = tg_json_get_num_or(from, "rope_theta", 1, 1e15, &r->theta, err)) ||
         (rc = tg_json_get_num_or(from, "partial_rotary_factor", 0, 1, share, err)) ||
-        (rc = read_kind(from, &r->kind, err)) || r->kind == TG_ROPE_DEFAULT)
+        (rc = read_kind(from, &r->kind, err)) || tg_rope_plain(r))
         return rc;
     if (r->kind == TG_ROPE_LINEAR)
         return tg_json_get_num(from, "factor", 1, 1e6, &r->factor, err);

@@ -97,6 +97,40 @@ static size_t state_gated_all(const struct tg_layer_spec *l)
     return state_ring(l) + linear_state(l);
 }
 
+/* the convolution's last inputs, then a state [K,V] for each value head */
+static size_t state_delta(const struct tg_layer_spec *l)
+{
+    const struct tg_recurrent_spec *r = &l->recurrent;
+    const size_t channels = 2 * r->k_heads * r->k_dim + r->v_heads * r->v_dim;
+    return (r->conv - 1) * channels + r->v_heads * r->k_dim * r->v_dim;
+}
+
+static size_t state_heads(const struct tg_layer_spec *l)
+{
+    return l->recurrent.v_heads * l->recurrent.k_dim * l->recurrent.v_dim;
+}
+
+static size_t state_mamba2(const struct tg_layer_spec *l)
+{
+    const struct tg_recurrent_spec *r = &l->recurrent;
+    return (r->conv - 1) * (r->inner + 2 * r->groups * r->state) + r->inner * r->state;
+}
+
+static size_t state_mamba1(const struct tg_layer_spec *l)
+{
+    return (l->recurrent.conv - 1 + l->recurrent.state) * l->recurrent.inner;
+}
+
+static size_t state_conv(const struct tg_layer_spec *l)
+{
+    return (l->recurrent.conv - 1) * l->recurrent.inner;
+}
+
+static size_t state_rglru(const struct tg_layer_spec *l)
+{
+    return l->recurrent.conv * l->recurrent.inner;
+}
+
 #define TG_MIXER(name, summary, flags, window, sinks, kv, state, ...)                              \
     static const struct tg_param_rule rules_##name[] = {__VA_ARGS__};
 #include "convert/mixers.def"
@@ -131,6 +165,10 @@ bool tg_param_rule_applies(const struct tg_param_rule *r, const struct tg_layer_
         (tg_feature_map_has_weights(l->feature_map) ? 0 : TG_PARAM_IF_MAP) |
         (l->gated ? 0 : TG_PARAM_IF_GATED) | (l->output_gate ? 0 : TG_PARAM_IF_OUT_GATE) |
         (l->qk_norm_bias ? 0 : TG_PARAM_IF_QK_NORM_BIAS) |
-        (l->q_rank ? TG_PARAM_UNLESS_Q_RANK : TG_PARAM_IF_Q_RANK);
+        (l->q_rank ? TG_PARAM_UNLESS_Q_RANK : TG_PARAM_IF_Q_RANK) |
+        (l->recurrent.conv_bias ? 0 : TG_PARAM_IF_CONV_BIAS) |
+        (l->recurrent.proj_bias ? 0 : TG_PARAM_IF_IN_BIAS) |
+        (l->recurrent.out_bias ? 0 : TG_PARAM_IF_OUT_BIAS) |
+        (l->recurrent.norm ? 0 : TG_PARAM_IF_INNER_NORM);
     return !(r->flags & missing);
 }

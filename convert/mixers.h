@@ -42,7 +42,24 @@ enum tg_dim {
     TG_DIM_Q_RANK,
     TG_DIM_KV_RANK,
     TG_DIM_KV_DOWN, /* kv_rank + rotary_dim */
-    TG_DIM_KV_UP    /* H (K - rotary_dim + V) */
+    TG_DIM_KV_UP,   /* H (K - rotary_dim + V) */
+    /* of recurrent mixers, from the layer's tg_recurrent_spec */
+    TG_DIM_V_HEADS,   /* v_heads */
+    TG_DIM_V,         /* v_dim */
+    TG_DIM_VALUES,    /* v_heads v_dim */
+    TG_DIM_QKV,       /* 2 k_heads k_dim + v_heads v_dim */
+    TG_DIM_GATES,     /* v_heads k_dim */
+    TG_DIM_TAPS,      /* conv */
+    TG_DIM_RANK,      /* rank */
+    TG_DIM_STATE,     /* state */
+    TG_DIM_INNER,     /* inner */
+    TG_DIM_INNER_2,   /* 2 inner */
+    TG_DIM_INNER_3,   /* 3 inner */
+    TG_DIM_X_B_C,     /* inner + 2 groups state */
+    TG_DIM_Z_XBC_DT,  /* 2 inner + 2 groups state + v_heads */
+    TG_DIM_DT_B_C,    /* rank + 2 state */
+    TG_DIM_GROUPS,    /* groups */
+    TG_DIM_GROUP_SIZE /* inner / groups */
 };
 
 enum tg_param_flags {
@@ -57,6 +74,10 @@ enum tg_param_flags {
     TG_PARAM_IF_QK_NORM_BIAS = 256,
     TG_PARAM_IF_Q_RANK = 512, /* latent attention: q from a latent, or straight */
     TG_PARAM_UNLESS_Q_RANK = 1024,
+    TG_PARAM_IF_CONV_BIAS = 1 << 16, /* of recurrent mixers */
+    TG_PARAM_IF_IN_BIAS = 1 << 17,
+    TG_PARAM_IF_OUT_BIAS = 1 << 18,
+    TG_PARAM_IF_INNER_NORM = 1 << 19,
 };
 struct tg_param_rule {
     const char *name; /* "q.weight" */
@@ -65,10 +86,11 @@ struct tg_param_rule {
 };
 
 enum tg_mixer_flags {
-    TG_MIXER_LINEAR = 1,  /* state does not grow with the text */
-    TG_MIXER_WINDOW = 2,  /* needs window >= 1 */
-    TG_MIXER_FAR = 4,     /* has a feature map */
-    TG_MIXER_TEACHER = 8, /* appears in teachers (softmax, window) */
+    TG_MIXER_LINEAR = 1,      /* state does not grow with the text */
+    TG_MIXER_WINDOW = 2,      /* needs window >= 1 */
+    TG_MIXER_FAR = 4,         /* has a feature map */
+    TG_MIXER_TEACHER = 8,     /* appears in teachers (softmax, window) */
+    TG_MIXER_RECURRENT = 256, /* a family's own recurrent layer: kept as it is, no plan makes one */
 };
 struct tg_mixer_schema {
     const char *name, *summary;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "convert/recurrent.h"
 
 static size_t dim_size(enum tg_dim d, const struct tg_model_spec *spec,
                        const struct tg_layer_spec *l)
@@ -39,9 +40,10 @@ static size_t dim_size(enum tg_dim d, const struct tg_model_spec *spec,
     case TG_DIM_Q_NORM:
     case TG_DIM_K_NORM: /* set_norm_shape's */
     case TG_DIM_END:
-        break;
+        return 0;
+    default:
+        return tg_recurrent_size(d, &l->recurrent);
     }
-    return 0;
 }
 
 /* Appends parameters to a list that was allocated large enough. */

@@ -13,6 +13,7 @@ enum tg_rope_kind {
     TG_ROPE_DYNAMIC,
     TG_ROPE_YARN,
     TG_ROPE_LONGROPE,
+    TG_ROPE_NONE, /* every angle is 0: a latent's shared key without positions (Kimi Linear) */
     TG_ROPE_COUNT
 };
 enum { TG_MAX_ROPE_FACTORS = 256 };
@@ -30,6 +31,11 @@ struct tg_rope {
     double short_factor[TG_MAX_ROPE_FACTORS], long_factor[TG_MAX_ROPE_FACTORS];
 };
 const char *tg_rope_kind_name(enum tg_rope_kind k); /* "default", "llama3", ... */
+/* Is theta all there is to it? */
+static inline bool tg_rope_plain(const struct tg_rope *r)
+{
+    return r->kind == TG_ROPE_DEFAULT || r->kind == TG_ROPE_NONE;
+}
 /* Does the table depend on how long the text is (dynamic, longrope)? Then one run or cache uses the
  * frequencies of its longest sequence, or of its capacity. */
 static inline bool tg_rope_by_length(const struct tg_rope *r)

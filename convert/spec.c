@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "convert/config.h"
+#include "convert/recurrent.h"
 
 const struct tg_residual_info *tg_residual_info(enum tg_residual r)
 {
@@ -33,7 +34,7 @@ const char *tg_activation_name(enum tg_activation a)
 const char *tg_rope_kind_name(enum tg_rope_kind k)
 {
     static const char *const names[TG_ROPE_COUNT] = {
-        "default", "llama3", "linear", "dynamic", "yarn", "longrope",
+        "default", "llama3", "linear", "dynamic", "yarn", "longrope", "none",
     };
     return names[k];
 }
@@ -107,8 +108,7 @@ static int check_rope(const struct tg_rope *r, size_t rotary_dim, const char *wh
     int rc;
 
     if ((rc = check_enum(where, "rope kind", r->kind, TG_ROPE_COUNT, err)) ||
-        (rc = check_number(where, "rope theta", r->theta, 1, 1e15, err)) ||
-        r->kind == TG_ROPE_DEFAULT)
+        (rc = check_number(where, "rope theta", r->theta, 1, 1e15, err)) || tg_rope_plain(r))
         return rc;
     if ((r->kind != TG_ROPE_LONGROPE &&
          (rc = check_number(where, "rope factor", r->factor, 1, 1e6, err))) ||
@@ -139,6 +139,8 @@ static int check_mixer(const struct tg_layer_spec *l, const char *where, struct 
     bool has_sinks = false;
     int rc;
 
+    if (flags & TG_MIXER_RECURRENT && (rc = tg_recurrent_check(l, where, err)))
+        return rc;
     if (flags & TG_MIXER_WINDOW) {
         if ((rc = check_size(where, "window", l->window, 1, TG_MAX_WINDOW, err)))
             return rc;

@@ -101,11 +101,14 @@ struct tg_recurrent_spec {
     size_t groups;                         /* groups of B and C */
     size_t inner;                          /* channels between in and out projection */
     size_t rank;                           /* of low-rank gates and dt */
-    bool conv_bias, proj_bias, norm, norm_before_gate, negative_eigenvalues;
-    double dt_min, dt_max;      /* limits of softplus(dt + bias) */
+    size_t norm_groups; /* groups of channels that its output norm treats apart; 0: one */
+    bool conv_bias, proj_bias, out_bias, /* of the convolution, the in and the out projection */
+        norm, norm_before_gate, negative_eigenvalues;
+    double dt_min, dt_max;      /* limits of softplus(dt + bias); dt_max 0: none */
     double norm_eps;            /* of its output norm */
     double scales[8];           /* multipliers of the parts of the in projection, in its order */
     double in_scale, out_scale; /* and of its input and output */
+    double beside_scale;        /* of the attention beside it */
 };
 
 struct tg_layer_spec {

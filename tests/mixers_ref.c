@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "tests/check.h"
+#include "tests/recurrent_ref.h"
 
 /* What a row computes, by its name: the reference shares no code or table with linearize. */
 static const struct row {
@@ -26,7 +27,7 @@ static const struct row *row_of(const struct tg_mixer *m)
 
 bool tg_ref_knows(const struct tg_mixer *m)
 {
-    return row_of(m) != NULL;
+    return row_of(m) != NULL || tg_recurrent_ref_knows(m);
 }
 
 static const double *param(const struct tg_ref *r, const char *name)
@@ -237,6 +238,10 @@ static void one_head(const struct tg_ref *r, size_t b0, size_t T, size_t h, cons
 
 void tg_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const double *x, double *y)
 {
+    if (tg_recurrent_ref_knows(r->mixer)) {
+        tg_recurrent_ref_forward(r, b, x, y);
+        return;
+    }
     const struct tg_layer_spec *s = r->mixer->spec;
     size_t count = tg_batch_rows(b), D = r->mixer->width, K = s->head_dim;
     size_t H = s->heads, G = s->kv_heads;

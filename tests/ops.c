@@ -1,4 +1,4 @@
-/* What the rows of ops_dense.c and ops_mixers.c share: reading inputs, comparing results. */
+/* What the rows of ops_*.c share: reading inputs, comparing results. */
 #include "tests/ops.h"
 
 #include <stdarg.h>

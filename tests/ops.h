@@ -28,7 +28,7 @@ struct tg_op_row {
     void (*run)(struct tg_op *op);
 };
 /* Both end with a row without name. */
-extern const struct tg_op_row tg_ops_dense[], tg_ops_mixers[];
+extern const struct tg_op_row tg_ops_dense[], tg_ops_mixers[], tg_ops_recur[], tg_ops_recurrent[];
 
 /* Notes a failure with its reason; the row should then return (op->failed tells). */
 void tg_op_fail(struct tg_op *op, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

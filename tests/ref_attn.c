@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/recurrent_ref.h"
 #include "tests/ref_net.h"
 
 /* Where pair i stands on yarn's ramp: 0 keeps its frequency, 1 divides it */
@@ -26,6 +27,8 @@ static double frequency(const struct tg_rope *r, size_t i, size_t n, size_t T)
     case TG_ROPE_DEFAULT:
     case TG_ROPE_COUNT:
         return f;
+    case TG_ROPE_NONE:
+        return 0;
     case TG_ROPE_LINEAR:
         return f / r->factor;
     case TG_ROPE_DYNAMIC: {
@@ -198,7 +201,7 @@ static void latent_heads(const struct tg_ref_net *r, int layer, const double *x,
     free(low), free(up);
 }
 
-void tg_ref_attention(const struct tg_ref_net *r, int layer, const double *x, double *y, size_t T)
+static void softmax(const struct tg_ref_net *r, int layer, const double *x, double *y, size_t T)
 {
     const struct tg_layer_spec *l = &r->spec->layers[layer];
     const double *gate = tg_ref_weight(r, layer, "mixer.out_gate.weight");
@@ -224,4 +227,33 @@ void tg_ref_attention(const struct tg_ref_net *r, int layer, const double *x, do
                       tg_ref_weight(r, layer, "mixer.o.bias"), o, y + t * D, D, O);
     }
     free(a.q), free(a.k), free(a.v), free(o), free(g);
+}
+
+/* A recurrent layer through the reference of the mixers, softmax beside it if there is one */
+static void recurrent(const struct tg_ref_net *r, int layer, const double *x, double *y, size_t T)
+{
+    const struct tg_layer_spec *l = &r->spec->layers[layer];
+    struct tg_mixer m = {.spec = l, .width = r->spec->width};
+    struct tg_ref own = {.mixer = &m};
+    double beside = tg_factor(l->recurrent.beside_scale);
+    double *other = tg_ref_zeros(T * r->spec->width);
+    for (size_t i = 0; i < l->mixer->param_count; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "mixer.%s", l->mixer->params[i].name);
+        own.param[i] = tg_ref_weight(r, layer, name);
+    }
+    if (tg_recurrent_ref_beside(&m))
+        softmax(r, layer, x, other, T);
+    tg_recurrent_ref_own(&own, T, x, y);
+    for (size_t i = 0; i < T * r->spec->width; i++)
+        y[i] += beside * other[i];
+    free(other);
+}
+
+void tg_ref_attention(const struct tg_ref_net *r, int layer, const double *x, double *y, size_t T)
+{
+    if (r->spec->layers[layer].mixer->flags & TG_MIXER_RECURRENT)
+        recurrent(r, layer, x, y, T);
+    else
+        softmax(r, layer, x, y, T);
 }

@@ -27,8 +27,10 @@ static const char *recurrent_difference(const struct tg_recurrent_spec *a,
     DIFFER(groups);
     DIFFER(inner);
     DIFFER(rank);
+    DIFFER(norm_groups);
     DIFFER(conv_bias);
     DIFFER(proj_bias);
+    DIFFER(out_bias);
     DIFFER(norm);
     DIFFER(norm_before_gate);
     DIFFER(negative_eigenvalues);
@@ -37,6 +39,7 @@ static const char *recurrent_difference(const struct tg_recurrent_spec *a,
     DIFFER(norm_eps);
     DIFFER(in_scale);
     DIFFER(out_scale);
+    DIFFER(beside_scale);
     for (size_t i = 0; i < sizeof a->scales / sizeof *a->scales; i++)
         DIFFER(scales[i]);
     return NULL;
@@ -207,7 +210,7 @@ void tg_must_parse(const char *text, struct tg_model_spec *spec)
     struct tg_err err = {0};
 
     if (tg_parse_config(text, spec, &err) != TG_OK)
-        fail_msg("%s: %s", text, err.msg);
+        fail_msg("%s: %s", err.msg, text);
 }
 
 struct tg_model_spec tg_spec_with(const char *family, const char *key, const char *value)

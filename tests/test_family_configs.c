@@ -401,6 +401,17 @@ static const char *name_in_4(const char *name, bool types)
     return name;
 }
 
+/* Version 4 wrote what kinds of layers a hybrid has. */
+static bool kept_in_4(struct tg_json c)
+{
+    bool hybrid = false;
+
+    for (struct tg_json t = tg_json_first(c); t.node; t = tg_json_next(t))
+        hybrid = hybrid || (strcmp(tg_json_string(t), "full_attention") != 0 &&
+                            strcmp(tg_json_string(t), "sliding_attention") != 0);
+    return hybrid && !strcmp(tg_json_name(c), "layer_types");
+}
+
 /* The config of a fixture (transformers 5) as version 4 wrote it, its last releases with
  * layer_types.
  */
@@ -421,14 +432,15 @@ static char *spelt_as_4(const char *text, bool types)
     share = tg_json_key(rope, "partial_rotary_factor");
     neox = !strcmp(tg_json_string(tg_json_key(root, "model_type")), "gpt_neox");
     mixtral = tg_json_has(tg_json_key(root, "router_jitter_noise")) ||
-              !strcmp(tg_json_string(tg_json_key(root, "model_type")), "gpt_oss");
+              !strcmp(tg_json_string(tg_json_key(root, "model_type")), "gpt_oss") ||
+              !strcmp(tg_json_string(tg_json_key(root, "model_type")), "granitemoehybrid");
     tg_strbuf_init(&to, 1 << 20);
     tg_jout_init(&j, &to, 1);
     tg_jout_object(&j, NULL);
     for (struct tg_json c = tg_json_first(root); c.node; c = tg_json_next(c)) {
-        const char *name = mixtral && !strcmp(tg_json_name(c), "num_local_experts")
-                               ? tg_json_name(c)
-                               : name_in_4(tg_json_name(c), types);
+        const bool kept = mixtral && !strcmp(tg_json_name(c), "num_local_experts");
+        const char *name =
+            kept || kept_in_4(c) ? tg_json_name(c) : name_in_4(tg_json_name(c), types);
         if (name)
             tg_jout_copy(&j, name, c);
     }

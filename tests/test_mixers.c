@@ -6,10 +6,12 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "convert/params.h"
 #include "linearize/kernels/gemm.h"
 #include "tests/check.h"
 #include "tests/guard.h"
 #include "tests/mixers_ref.h"
+#include "tests/recurrent_ref.h"
 
 /* float32 rounds to 6e-8; the chains here are some hundred terms through exponentials. A gradient
  * is a sum of terms that cancel. */
@@ -102,28 +104,6 @@ struct bench {
     float *cosine, *sine, *x, *dy, *y, *dx;
 };
 
-static size_t dim(const struct tg_layer_spec *s, size_t D, enum tg_dim d)
-{
-    const size_t of[] = {[TG_DIM_END] = 1,
-                         [TG_DIM_D] = D,
-                         [TG_DIM_HK] = s->heads * s->head_dim,
-                         [TG_DIM_GK] = s->kv_heads * s->head_dim,
-                         [TG_DIM_H] = s->heads,
-                         [TG_DIM_K] = s->head_dim,
-                         [TG_DIM_F] = s->feature_dim,
-                         [TG_DIM_SINKS] = s->sinks,
-                         [TG_DIM_HV] = s->heads * tg_value_dim(s),
-                         [TG_DIM_GV] = s->kv_heads * tg_value_dim(s),
-                         [TG_DIM_Q_NORM] = s->head_dim, /* TG_QK_HEAD */
-                         [TG_DIM_K_NORM] = s->head_dim,
-                         [TG_DIM_Q_RANK] = s->q_rank,
-                         [TG_DIM_KV_RANK] = s->kv_rank,
-                         [TG_DIM_KV_DOWN] = s->kv_rank + s->rotary_dim,
-                         [TG_DIM_KV_UP] =
-                             s->heads * (s->head_dim - s->rotary_dim + tg_value_dim(s))};
-    return of[d];
-}
-
 static float *floats(size_t n)
 {
     float *p = tg_alloc_array(n + 1, sizeof *p);
@@ -152,20 +132,46 @@ static void fill_param(struct bench *t, size_t rule)
         p[i] = plus + scale * p[i];
 }
 
+static bool takes_sinks(const struct tg_layer_spec *l)
+{
+    for (size_t i = 0; i < l->mixer->param_count; i++)
+        if (l->mixer->params[i].flags & TG_PARAM_IF_SINKS &&
+            tg_param_rule_applies(&l->mixer->params[i], l))
+            return true;
+    return false;
+}
+
+/* Sizes are those that convert gives a model of this one layer. */
 static void open_params(struct bench *t)
 {
+    struct tg_layer_spec layer = t->spec;
+    struct tg_model_spec spec = {.vocab = 1,
+                                 .width = t->m.width,
+                                 .norm.eps = 1e-5,
+                                 .ropes = {{.theta = 100}},
+                                 .layer_count = 1,
+                                 .layers = &layer};
+    struct tg_param_list list;
+    struct tg_err err = {0};
+    layer.mlp_dim = 1;
+    if (!takes_sinks(&layer))
+        layer.sinks = 0;
+    if (tg_params_of(&spec, &list, &err) != TG_OK)
+        fail_msg("%s", err.msg);
     for (size_t i = 0; i < t->spec.mixer->param_count; i++) {
-        const struct tg_param_rule *r = &t->spec.mixer->params[i];
-        if (!tg_param_rule_applies(r, &t->spec))
+        char name[80];
+        snprintf(name, sizeof name, "layers.0.mixer.%s", t->spec.mixer->params[i].name);
+        const struct tg_param *p = tg_params_find(&list, name);
+        assert_true(!p == !tg_param_rule_applies(&t->spec.mixer->params[i], &t->spec));
+        if (!p)
             continue;
-        t->count[i] = 1;
-        for (size_t a = 0; a < 4; a++)
-            t->count[i] *= dim(&t->spec, t->m.width, r->shape[a]);
+        t->count[i] = p->count;
         t->param[i] = floats(t->count[i]);
         t->grad[i] = floats(t->count[i]);
         t->m.param[i] = t->param[i];
         fill_param(t, i);
     }
+    tg_params_release(&list);
 }
 
 static struct bench open_bench(const struct pair *p)
@@ -188,6 +194,8 @@ static struct bench open_bench(const struct pair *p)
                                     .kv_rank = 5,
                                     .latent_eps = 1e-5,
                                     .attn_scale = 1 / sqrt((double)s->K)};
+    if (p->schema->flags & TG_MIXER_RECURRENT)
+        t.spec.recurrent = tg_recurrent_of(&t.spec);
     for (size_t i = 0; i < s->count; i++) {
         t.begin[i + 1] = t.begin[i] + s->lengths[i];
         t.longest = s->lengths[i] > t.longest ? s->lengths[i] : t.longest;

@@ -14,7 +14,8 @@
 
 static const struct tg_op_row *find_row(const char *name)
 {
-    const struct tg_op_row *const tables[] = {tg_ops_dense, tg_ops_mixers};
+    const struct tg_op_row *const tables[] = {tg_ops_dense, tg_ops_mixers, tg_ops_recur,
+                                              tg_ops_recurrent};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (const struct tg_op_row *row = tables[i]; row->name; row++)
             if (strcmp(row->name, name) == 0)

@@ -162,6 +162,19 @@ static struct tg_layer_spec small_layer(const struct tg_mixer_schema *schema)
         .attn_scale = 0.25,
         .mlp_dim = 48,
     };
+    if (schema->flags & TG_MIXER_RECURRENT)
+        y.recurrent = (struct tg_recurrent_spec){.k_heads = 2,
+                                                 .v_heads = 4,
+                                                 .k_dim = 16,
+                                                 .v_dim = 12,
+                                                 .conv = 4,
+                                                 .state = 16,
+                                                 .groups = 2,
+                                                 .inner = 48,
+                                                 .rank = 8,
+                                                 .conv_bias = true,
+                                                 .norm = true,
+                                                 .norm_eps = 1e-5};
     return y;
 }
 

@@ -73,9 +73,13 @@ int tg_print_json_end(struct tg_json_doc_out *d, struct tg_err *err)
     return status;
 }
 
+/* Without those that no plan makes */
 const char *tg_choice_mixer(size_t i)
 {
-    return tg_mixer_schemas[i] ? tg_mixer_schemas[i]->name : NULL;
+    for (size_t m = 0; tg_mixer_schemas[m]; m++)
+        if (!(tg_mixer_schemas[m]->flags & TG_MIXER_RECURRENT) && i-- == 0)
+            return tg_mixer_schemas[m]->name;
+    return NULL;
 }
 
 const char *tg_choice_feature_map(size_t i)

@@ -102,8 +102,12 @@ static void print_layers(const struct tg_tool *t, const struct tg_model_spec *s)
                      y->moe.mlp_dim);
         else
             snprintf(mlp, sizeof mlp, "%zu", y->mlp_dim);
-        tg_table_row(&table, "%zu|%s|%zu|%zu|%zu|%zu|%s|%zu|%s|%s", l, y->mixer->name, y->heads,
-                     y->kv_heads, y->head_dim, y->rotary_dim, window, y->sinks, map, mlp);
+        /* a recurrent layer's own heads: of values, of keys */
+        bool recurs = y->mixer->flags & TG_MIXER_RECURRENT && !y->heads;
+        const struct tg_recurrent_spec *r = &y->recurrent;
+        tg_table_row(&table, "%zu|%s|%zu|%zu|%zu|%zu|%s|%zu|%s|%s", l, y->mixer->name,
+                     recurs ? r->v_heads : y->heads, recurs ? r->k_heads + r->groups : y->kv_heads,
+                     recurs ? r->v_dim : y->head_dim, y->rotary_dim, window, y->sinks, map, mlp);
     }
     tg_table_print(&table, stdout, t->color);
     tg_table_release(&table);

@@ -110,8 +110,10 @@ static const struct field layer_fields[] = {
     COUNT("recurrent_groups", recurrent.groups, TG_MAX_HEADS),
     COUNT("recurrent_inner", recurrent.inner, TG_MAX_MLP),
     COUNT("recurrent_rank", recurrent.rank, TG_MAX_WIDTH),
+    COUNT("recurrent_norm_groups", recurrent.norm_groups, TG_MAX_HEADS),
     TRUTH("recurrent_conv_bias", recurrent.conv_bias),
     TRUTH("recurrent_proj_bias", recurrent.proj_bias),
+    TRUTH("recurrent_out_bias", recurrent.out_bias),
     TRUTH("recurrent_norm", recurrent.norm),
     TRUTH("recurrent_norm_before_gate", recurrent.norm_before_gate),
     TRUTH("recurrent_negative_eigenvalues", recurrent.negative_eigenvalues),
@@ -121,6 +123,7 @@ static const struct field layer_fields[] = {
     {"recurrent_scales", NUMBERS, AT(recurrent.scales), false, -1e6, 1e6, NULL, 8},
     FACTOR("recurrent_in_scale", recurrent.in_scale),
     FACTOR("recurrent_out_scale", recurrent.out_scale),
+    FACTOR("recurrent_beside_scale", recurrent.beside_scale),
     {"residual", CHOICE, AT(residual), false, 0, 0, residual_name, TG_RESIDUAL_COUNT},
     FACTOR("mixer_scale", mixer_scale),
     FACTOR("mlp_scale", mlp_scale),
@@ -421,13 +424,13 @@ static void write_rope(struct tg_json_out *j, const char *key, const struct tg_r
     tg_jout_object(j, key);
     tg_jout_str(j, "rope_type", tg_rope_kind_name(k));
     tg_jout_num(j, "rope_theta", r->theta);
-    if (k != TG_ROPE_DEFAULT)
+    if (!tg_rope_plain(r))
         tg_jout_num(j, "factor", r->factor);
     if (k == TG_ROPE_LLAMA3) {
         tg_jout_num(j, "low_freq_factor", r->low_freq_factor);
         tg_jout_num(j, "high_freq_factor", r->high_freq_factor);
     }
-    if (k != TG_ROPE_DEFAULT && k != TG_ROPE_LINEAR)
+    if (!tg_rope_plain(r) && k != TG_ROPE_LINEAR)
         tg_jout_num(j, "original_max_position_embeddings", r->original_max_positions);
     if (k == TG_ROPE_YARN || k == TG_ROPE_LONGROPE)
         tg_jout_num(j, "attention_factor", r->attention_factor);
@@ -489,7 +492,10 @@ void tg_native_config(struct tg_strbuf *to, const struct tg_model_spec *spec, en
     tg_jout_int(&j, "vocab_size", (int64_t)spec->vocab);
     tg_jout_int(&j, "hidden_size", (int64_t)spec->width);
     tg_jout_int(&j, "num_hidden_layers", (int64_t)spec->layer_count);
-    tg_jout_int(&j, "max_position_embeddings", (int64_t)spec->max_positions);
+    if (spec->max_positions)
+        tg_jout_int(&j, "max_position_embeddings", (int64_t)spec->max_positions);
+    else
+        tg_jout_null(&j, "max_position_embeddings");
     tg_jout_num(&j, "rms_norm_eps", spec->norm.eps);
     tg_jout_bool(&j, "tie_word_embeddings", spec->tied_head);
     write_fields(&j, model_fields, MODEL_FIELDS, spec);

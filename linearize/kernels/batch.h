@@ -21,4 +21,15 @@ static inline size_t tg_batch_past(const struct tg_batch *b, size_t i)
     return b->past ? b->past[i] : 0;
 }
 
+/* The constant states of a batch's sequences: sequence i's is of[i] + offset. of NULL: every
+ * sequence starts from zeros and its end is forgotten. */
+struct tg_states {
+    float *const *of;
+    size_t offset;
+};
+static inline float *tg_state_at(struct tg_states s, size_t i)
+{
+    return s.of ? s.of[i] + s.offset : NULL;
+}
+
 #endif

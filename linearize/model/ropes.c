@@ -83,7 +83,7 @@ void tg_rope_frequencies(const struct tg_rope *rope, size_t n, size_t length, fl
             f = 1.0f / ((float)rope->factor * period) * (1 - kept) + f * kept;
         } else if (rope->kind == TG_ROPE_LONGROPE)
             f = 1.0f / ((float)(far ? rope->long_factor[i] : rope->short_factor[i]) * period);
-        inv_freq[i] = f;
+        inv_freq[i] = rope->kind == TG_ROPE_NONE ? 0 : f;
     }
 }
 

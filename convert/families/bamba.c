@@ -1,0 +1,59 @@
+/* Bamba (BambaConfig): Mamba-2 layers, softmax attention with half-rotated heads at
+ * attn_layer_indices. */
+#include "convert/config_recurrent.h"
+#include "convert/names.h"
+
+static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_err *err)
+{
+    struct tg_config_defaults d = {.kv_heads = 8,
+                                   .max_positions = 262144,
+                                   .bos_id = 1,
+                                   .eos_id = 2,
+                                   .norm.eps = 1e-5,
+                                   .rotary_share = 0.5};
+    struct tg_recurrent_spec r = {
+        .v_heads = 128, .groups = 1, .state = 256, .conv = 4, .conv_bias = true, .norm = true};
+    bool attends[TG_MAX_LAYERS];
+    int rc;
+
+    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)) ||
+        (rc = tg_json_get_bool_or(c, "mlp_bias", &d.layer.mlp_bias, err)))
+        return rc;
+    d.layer.o_bias = d.layer.qkv_bias;
+    if ((rc = tg_config_decoder(c, &d, spec, err)) ||
+        (rc = tg_config_mamba2(c, spec->width, &r, err)) ||
+        (rc = tg_config_listed(c, "attn_layer_indices", 0, spec->layer_count, attends, err)))
+        return rc;
+    r.norm_eps = spec->norm.eps;
+    for (size_t i = 0; i < spec->layer_count; i++)
+        if (!attends[i])
+            tg_layer_recur(&spec->layers[i], "mamba2", &r);
+    return TG_OK;
+}
+
+static const struct tg_name_rule names[] = {
+    {"[model.]embed_tokens.weight", "embed.weight", NULL},
+    {"[model.]final_layernorm.weight", "norm_out.weight", NULL},
+    {"lm_head.weight", "head.weight", NULL},
+    {"[model.]layers.{i}.input_layernorm.weight", "layers.{i}.norm_in.weight", NULL},
+    {"[model.]layers.{i}.pre_ff_layernorm.weight", "layers.{i}.norm_mlp.weight", NULL},
+    {"[model.]layers.{i}.feed_forward.gate_proj.weight", "layers.{i}.mlp.gate.weight", NULL},
+    {"[model.]layers.{i}.feed_forward.gate_proj.bias", "layers.{i}.mlp.gate.bias", NULL},
+    {"[model.]layers.{i}.feed_forward.up_proj.weight", "layers.{i}.mlp.up.weight", NULL},
+    {"[model.]layers.{i}.feed_forward.up_proj.bias", "layers.{i}.mlp.up.bias", NULL},
+    {"[model.]layers.{i}.feed_forward.down_proj.weight", "layers.{i}.mlp.down.weight", NULL},
+    {"[model.]layers.{i}.feed_forward.down_proj.bias", "layers.{i}.mlp.down.bias", NULL},
+    TG_NAMES_ATTENTION(NULL),
+    TG_NAMES_MAMBA2("[model.]layers.{i}.mamba."),
+    {NULL, NULL, NULL},
+};
+
+static const char *const types[] = {"bamba", NULL};
+
+const struct tg_family tg_family_bamba = {
+    .name = "bamba",
+    .types = types,
+    .names = names,
+    .droppable = tg_decoder_droppable,
+    .read_config = read_config,
+};
