@@ -174,6 +174,14 @@ static void open_params(struct bench *t)
     tg_params_release(&list);
 }
 
+static bool has_rule(const struct tg_mixer_schema *s, const char *name)
+{
+    for (size_t i = 0; i < s->param_count; i++)
+        if (!strcmp(s->params[i].name, name))
+            return true;
+    return false;
+}
+
 static struct bench open_bench(const struct pair *p)
 {
     const struct shape *s = p->shape;
@@ -191,9 +199,14 @@ static struct bench open_bench(const struct pair *p)
                                     .qkv_bias = s->bias,
                                     .o_bias = s->bias,
                                     .qk_norm = s->qk_norm,
-                                    .kv_rank = 5,
-                                    .latent_eps = 1e-5,
                                     .attn_scale = 1 / sqrt((double)s->K)};
+    if (has_rule(p->schema, "kv_a.weight")) { /* latent attention: every head has its own keys */
+        t.spec.kv_heads = s->H;
+        t.spec.kv_rank = 5;
+        t.spec.q_rank = s->bias ? 3 : 0;
+        t.spec.latent_eps = 1e-5;
+        t.spec.qk_norm = TG_QK_NONE;
+    }
     if (p->schema->flags & TG_MIXER_RECURRENT)
         t.spec.recurrent = tg_recurrent_of(&t.spec);
     for (size_t i = 0; i < s->count; i++) {
