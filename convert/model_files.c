@@ -32,7 +32,7 @@ static bool is_weights(const char *name)
     };
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++)
         if (tg_name_like(patterns[i], name))
-            return true;
+            return strcmp(name, "tokenizer.gguf") != 0; /* a vocabulary alone */
     return false;
 }
 

@@ -150,7 +150,7 @@ static int extend(struct machine *m, size_t n, enum tg_pickle_kind kind)
 
 static int extend_marked(struct machine *m, enum tg_pickle_kind kind)
 {
-    size_t n;
+    size_t n = 0;
     int rc = pop_mark(m, &n);
     return rc == TG_OK ? extend(m, n, kind) : rc;
 }
@@ -337,7 +337,7 @@ static int stop(struct machine *m)
 
 static int tuple_marked(struct machine *m)
 {
-    size_t n;
+    size_t n = 0;
     int rc = pop_mark(m, &n);
     return rc == TG_OK ? make_tuple(m, n) : rc;
 }

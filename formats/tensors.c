@@ -286,16 +286,21 @@ static int open_single(struct tg_tensors **t, const char *path, struct tg_err *e
     return rc;
 }
 
-/* A directory without a known name: the file with this ending that is first by name, if there is
- * one. */
-static int find_by_ending(const char *dir, const char *ext, char **path, struct tg_err *err)
+/* Files of a directory that has no known name: those with this ending, but for a tokenizer's. *path
+ * is the first by name, if there is one. */
+static int find_by_ending(const char *dir, const char *ext, char **path, size_t *found,
+                          struct tg_err *err)
 {
     char **names = NULL;
     size_t count = 0;
     int rc = tg_dir_list(dir, &names, &count, err);
-    for (size_t i = 0; i < count && rc == TG_OK && !*path; i++)
-        if (ends_with(names[i], ext) && !(*path = tg_path_join(dir, names[i])))
+    *found = 0;
+    for (size_t i = 0; i < count && rc == TG_OK; i++) {
+        if (!ends_with(names[i], ext) || !strncmp(names[i], "tokenizer.", 10))
+            continue;
+        if (!(*found)++ && !(*path = tg_path_join(dir, names[i])))
             rc = fail_memory(dir, err);
+    }
     tg_names_free(names, count);
     return rc;
 }
@@ -305,17 +310,22 @@ static int open_as(struct tg_tensors **t, const struct tg_format *format, const 
                    struct tg_err *err)
 {
     char *single = tg_path_join(dir, format->single), *index = NULL;
+    size_t found = 0;
     int rc = TG_OK;
     if (!single || (format->index && !(index = tg_path_join(dir, format->index))))
         rc = fail_memory(dir, err);
     else if (!tg_path_exists(single) && !format->index) {
         tg_free(single);
         single = NULL;
-        rc = find_by_ending(dir, format->ext, &single, err);
+        rc = find_by_ending(dir, format->ext, &single, &found, err);
     }
-    if (rc == TG_OK && single && tg_path_exists(single))
+    if (rc == TG_OK && single && tg_path_exists(single)) {
         rc = open_single(t, single, err);
-    else if (rc == TG_OK && index && tg_path_exists(index))
+        if (rc == TG_OK && found > (*t)->file_count)
+            rc = tg_fail(err, TG_ERR_VALUE,
+                         "%s: holds %zu %s files, which are not the parts of one set: name one",
+                         dir, found, format->ext);
+    } else if (rc == TG_OK && index && tg_path_exists(index))
         rc = open_index(t, dir, index, err);
     tg_free(single);
     tg_free(index);

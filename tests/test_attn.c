@@ -221,9 +221,9 @@ static void test_long(void **state)
     for (size_t t = 0; t < T; t += 499) {
         size_t first = t + 1 > WINDOW ? t + 1 - WINDOW : 0;
         float scores[WINDOW], o[V], top;
-        float lse =
-            tg_attn_row(ctx.k, p.f[Q].p + t * K, p.f[KEY].p + first * K, K,
-                        p.f[VALUE].p + first * V, V, t + 1 - first, K, V, a.scale, 0, scores, o, &top);
+        float lse = tg_attn_row(ctx.k, p.f[Q].p + t * K, p.f[KEY].p + first * K, K,
+                                p.f[VALUE].p + first * V, V, t + 1 - first, K, V, a.scale, 0,
+                                scores, o, &top);
         assert_below(tg_rel_error_f(o, p.f[O].p + t * V, V), TOLERANCE, "row of a long text");
         assert_below(fabs((double)lse - (double)p.f[LSE].p[t]), TOLERANCE * 10, "its lse");
     }
@@ -258,8 +258,8 @@ static void test_row(void **state)
             tg_guard_free(&kv), tg_guard_free(&s);
             problem_close(&p);
         }
-    float o[2],
-        lse = tg_attn_row(tg_kernels_select(0), NULL, NULL, 0, NULL, 0, 0, 4, 2, 1, 0, NULL, o, NULL);
+    float o[2], lse = tg_attn_row(tg_kernels_select(0), NULL, NULL, 0, NULL, 0, 0, 4, 2, 1, 0, NULL,
+                                  o, NULL);
     assert_true(lse == -INFINITY && o[0] == 0 && o[1] == 0);
 }
 

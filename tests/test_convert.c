@@ -325,7 +325,7 @@ static void fill_pattern(const char *pattern, char *out)
     *out = '\0';
 }
 
-/* Every rule of every family leads to its parameter and back. */
+/* Every rule of every family leads to its parameter and back, also from the bare decoder's name. */
 static void test_rules_there_and_back(void **state)
 {
     (void)state;
@@ -340,6 +340,11 @@ static void test_rules_there_and_back(void **state)
             assert_int_equal(expert, strstr(r->source, "{e}") ? 7 : 0);
             assert_true(tg_name_source(r, canonical, 7, out, sizeof out));
             assert_string_equal(out, source);
+            if (r->source[0] == '[') {
+                fill_pattern(strchr(r->source, ']') + 1, source);
+                assert_true(tg_name_canonical(r, source, out, sizeof out, &expert));
+                assert_string_equal(out, canonical);
+            }
             assert_true(strstr(r->canonical, "{e}") == NULL);
         }
 }

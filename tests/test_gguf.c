@@ -371,6 +371,29 @@ static void test_parts(void **state)
     tg_free(dir);
 }
 
+/* A directory without model.gguf */
+static void test_directory(void **state)
+{
+    (void)state;
+    char *dir = fresh_dir("directory"), *one = tg_path_join(dir, "one.gguf");
+    char *vocab = tg_path_join(dir, "tokenizer.gguf");
+    struct tg_tensors *t = open_ok(DATA "types.gguf");
+    assert_int_equal(write_types(vocab, t), TG_OK);
+    open_fails(dir, "holds none of");
+    assert_int_equal(write_types(one, t), TG_OK);
+    tg_tensors_close(t);
+    t = open_ok(dir);
+    assert_string_equal(tg_tensors_file(t, 0), one);
+    tg_tensors_close(t);
+    assert_int_equal(write_parts(dir, 1), TG_OK);
+    open_fails(dir, "holds 4 .gguf files, which are not the parts of one set");
+    assert_int_equal(unlink(one), 0);
+    check_parts(dir, 3);
+    tg_free(vocab);
+    tg_free(one);
+    tg_free(dir);
+}
+
 static void test_getters(void **state)
 {
     (void)state;
@@ -620,6 +643,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_write),
         cmocka_unit_test(test_parts),
         cmocka_unit_test(test_parts_refused),
+        cmocka_unit_test(test_directory),
         cmocka_unit_test(test_getters),
         cmocka_unit_test(test_write_refused),
         cmocka_unit_test(test_edges),

@@ -519,8 +519,8 @@ static void test_rope(void **state)
                              .original_max_positions = 8192};
     float f[32], g[64], *cosines = floats(4096 * 32), *sines = floats(4096 * 32);
     (void)state;
-    tg_rope_frequencies(&plain, 64, f);
-    tg_rope_frequencies(&llama3, 128, g);
+    tg_rope_frequencies(&plain, 64, 4096, f);
+    tg_rope_frequencies(&llama3, 128, 4096, g);
     for (size_t k = 0; k < sizeof FREQUENCIES / sizeof *FREQUENCIES; k++) {
         size_t i = FREQUENCIES[k].i;
         if (FREQUENCIES[k].plain > 0)
@@ -528,7 +528,7 @@ static void test_rope(void **state)
         if (FREQUENCIES[k].llama3 > 0)
             assert_below(fabs(g[i] / FREQUENCIES[k].llama3 - 1), 2e-7, "llama3 frequency");
     }
-    tg_rope_table(f, 64, 0, 4096, cosines, sines);
+    tg_rope_table(f, 1, 64, 0, 4096, cosines, sines);
     for (size_t k = 0; k < sizeof ANGLES / sizeof *ANGLES; k++) {
         size_t at = ANGLES[k].t * 32 + ANGLES[k].i;
         assert_below(fabs(cosines[at] - ANGLES[k].cosine), 1e-6, "cosine");
@@ -553,8 +553,10 @@ static void test_reserve(void **state)
     tg_test_must(tg_model_reserve(a, 5000, &err), &err);
     tg_test_must(tg_model_reserve(a, 20000, &err), &err);
     tg_test_must(tg_model_reserve(b, 20000, &err), &err);
-    assert_memory_equal(a->rope_cos, b->rope_cos, 20000 * 3 * sizeof(float));
-    assert_memory_equal(a->rope_sin, b->rope_sin, 20000 * 3 * sizeof(float));
+    assert_memory_equal(a->ropes.tables[0].cosine, b->ropes.tables[0].cosine,
+                        20000 * 3 * sizeof(float));
+    assert_memory_equal(a->ropes.tables[0].sine, b->ropes.tables[0].sine,
+                        20000 * 3 * sizeof(float));
     tg_test_must(tg_run_fit(r, a, &batch, false, &err), &err);
     tg_run_free(r);
     tg_model_free(a);

@@ -269,9 +269,9 @@ static const struct {
      "Sideways"},
     {REGEX("(a"), TG_ERR_UNSUPPORTED, "(a"},
     {REGEX("a\\\\K"), TG_ERR_UNSUPPORTED, "\\K"},
-    {REGEX("\\\\h"), TG_ERR_UNSUPPORTED, "\\h"},
+    {REGEX("\\\\R"), TG_ERR_UNSUPPORTED, "\\R"},
     {REGEX("[a-z&&[b]]"), TG_ERR_UNSUPPORTED, "&&"},
-    {REGEX("(?m:a)"), TG_ERR_UNSUPPORTED, "(?m"},
+    {REGEX("(?x:a)"), TG_ERR_UNSUPPORTED, "(?x"},
     {REGEX("a{1,3}+"), TG_ERR_UNSUPPORTED, "}+"},
 };
 

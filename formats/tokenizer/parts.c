@@ -23,6 +23,14 @@ static const char qwen35[] = CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+
 static const char deepseek_v3[] =
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"
     "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*" SPACES;
+#define CASED "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define UNCASED "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define BEFORE "[^\\r\\n\\p{L}\\p{N}]?"
+static const char tekken[] = BEFORE CASED "*" UNCASED "+|" BEFORE CASED "+" UNCASED
+                                          "*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SPACES;
+#define SUFFIX "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+static const char gpt_4o[] = BEFORE CASED "*" UNCASED "+" SUFFIX BEFORE CASED "+" UNCASED "*" SUFFIX
+                                          "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SPACES;
 /* Ideographs, and kana. */
 static const char cjk_kana[] = "[\\x{4e00}-\\x{9fa5}\\x{3040}-\\x{309f}\\x{30a0}-\\x{30ff}]+";
 static const char cjk_hangul[] = "[\\x{4e00}-\\x{9fa5}\\x{0800}-\\x{4e00}\\x{ac00}-\\x{d7ff}]+";
@@ -68,6 +76,10 @@ static const struct {
     {"codeshell", {"\\p{N}", tg_gpt2_pattern}, false, false},
     {"exaone", {"\\p{N}", tg_gpt2_pattern}, false, false},
     {"minerva-7b", {"\\p{N}", tg_gpt2_pattern}, false, false},
+    {"falcon", {"[\\p{P}\\$\\+<=>\\^~\\|`]+", tg_gpt2_pattern, "[0-9][0-9][0-9]"}, false, false},
+    {"tekken", {tekken}, true, true},
+    {"gpt-4o", {gpt_4o}, false, false},
+    {"llama4", {gpt_4o}, false, false},
     {"deepseek-coder",
      {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", cjk_hangul, "\\p{N}"},
      false,

@@ -40,6 +40,8 @@ static const char *class_escape(char c)
                "\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}";
     case 'd':
         return "\\p{Nd}";
+    case 'h':
+        return "0-9a-fA-F";
     default:
         return NULL;
     }
@@ -64,6 +66,14 @@ static size_t rewrite_escape(struct tg_strbuf *out, const char *p, bool in_class
     inside = c >= 'A' && c <= 'Z' ? class_escape((char)(c + 32)) : NULL;
     if (inside && !in_class) {
         tg_strbuf_printf(out, "[^%s]", inside);
+        return 2;
+    }
+    if ((c == 'b' || c == 'B') && !in_class) {
+        const char *w = class_escape('w');
+        tg_strbuf_printf(out,
+                         c == 'b' ? "(?:(?<=[%s])(?![%s])|(?<![%s])(?=[%s]))"
+                                  : "(?:(?<=[%s])(?=[%s])|(?<![%s])(?![%s]))",
+                         w, w, w, w);
         return 2;
     }
     if (c == 'v') {
@@ -117,6 +127,10 @@ static int rewrite(struct tg_strbuf *out, const char *pattern, const char *name,
         } else if (*p == '[') {
             in_class = first = true;
             n = p[1] == '^' ? 2 : 1;
+        } else if (strncmp(p, "(?m:", 4) == 0) {
+            tg_strbuf_puts(out, "(?s:"); /* Ruby's m lets a dot match a line end */
+            p += 4;
+            continue;
         } else if (*p == '(' && (p[1] == '?' || p[1] == '*')) {
             n = p == pattern && strncmp(p, "(?i)", 4) == 0 ? 4 : group_opening(p);
             if (n == 0)

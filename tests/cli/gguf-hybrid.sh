@@ -12,4 +12,6 @@ same_weights ours theirs
 tegu generate ours --prompt "He a" -n 8 --ignore-eos -q >text || complain "the hybrid does not speak"
 [ "$(head -c 4 text)" = "He a" ] && [ "$(wc -c <text)" = 13 ] || complain "$(cat text)"
 tegu inspect ours | grep -q 'tokenizer      byte-level BPE, 96 tokens' || complain "$(tegu inspect ours)"
+works tegu convert ours moved --dtype f32 -q
+cmp ours/tokenizer.gguf moved/tokenizer.gguf || complain "conversion left the vocabulary behind"
 exit 0

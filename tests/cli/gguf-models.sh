@@ -15,6 +15,15 @@ for f in "$MODELS"/*.gguf; do
         tegu logits "$copy" --ids "$golden" --hidden -o c --force -q || complain "$family $copy"
         cmp a c || complain "$family: $copy: not the same bits"
     done
+    # quantised it computes what its values in float32 compute, and not what it did before
+    works tegu convert "$f" q.gguf --dtype q8_0 --force -q
+    works tegu convert q.gguf wide.gguf --dtype f32 --force -q
+    tegu inspect q.gguf | grep -q Q8_0 || [ "$family" = qwen2__headdim ] || complain "$family: nothing became Q8_0"
+    for copy in q wide; do
+        tegu logits $copy.gguf --ids "$golden" --hidden -o $copy --force -q || complain "$family $copy"
+    done
+    cmp q wide || complain "$family: Q8_0 differs from its values in float32"
+    tegu compare q a --tensor logits --max-rel 0.05 >c || complain "$family: Q8_0: $(cat c)"
     # as safetensors the names are GGUF's, but the values are the same
     works tegu convert "$f" st.safetensors --force -q
     tegu compare st.safetensors "$f" --max-rel 0 >c || complain "$family: $(cat c)"

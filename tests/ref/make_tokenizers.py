@@ -64,6 +64,7 @@ variant("deepseek", pre_tokenizer=steps(
     split({"Regex": "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
                     " ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"})))
 variant("digits", pre_tokenizer=steps({"type": "Digits", "individual_digits": False}))
+variant("escapes", pre_tokenizer=steps(split({"Regex": r"\b\h+|\w\B|(?m:x.)|[\h_!]|\H\b"}, "MergedWithPrevious")))
 variant("missing", without("xyzÃ"))
 variant("missing_unk", without("xyzÃ"), m_unk_token="!")
 variant("missing_fuse", without("xyzÃ"), m_unk_token="!", m_fuse_unk=True)
@@ -239,6 +240,7 @@ pieces("precompiled", normalizer=several("normalizers", {"type": "Precompiled", 
 spaced_texts = ["", " ", "   ", "a", " a", "  the cat", "Th e", "Th e x", "<x> the", "the<x>  the", MARK, MARK + "the " + MARK, "<unk>q<unk>",
                 "\u4e2d\u00e9\u00e9\u4e2d", "\ufb01n \u0130I\u03a3 e\u0301\u2026", "A\u00adB\u3000\u00a0 \ufb01x e\u0301\u0302 \u2460\u20dd",
                 "don't, (a.b) 3\u00bd4 \u2014 _x_ $5+6", "\r\n\t x\x0b\u0085y \u2028", "\U0001f468\u200d\U0001f469 \u0e01\u0e33 \uac01\u11a8"]
+spaced_texts += ["A\u0301 e\u1df8\u0327 \u08f8\u1df8 \U0001fbf4"]
 spaced_pools = ["the in, e  x\n", "aeth\u00e9\u00c3\u2581 <x>", [*"the 12.,!", "<x>", "Th e", "<s>", "\u4e2d", "\U0001f600"],
                 [chr(c) for c in range(0x20, 0x250)]]
 spaced_texts += ["".join(rng.choice(pool) for _ in range(n)) for pool in spaced_pools for n in [7, 19, 45]]
