@@ -1,5 +1,6 @@
-/* Every residual kind, norm, mlp, router and factor of a spec on small random models: against the
- * double reference, both ways of running, gradients of every tensor, threads. */
+/* Every residual kind, norm, mlp, router, factor and kind of attention of a spec on small random
+ * models: against the double reference, both ways of running, gradients of every tensor, threads.
+ */
 #include "tests/check.h"
 
 #include <math.h>
@@ -132,6 +133,52 @@ static const struct row ROWS[] = {
      {LAYER_NORM},
      {.residual = TG_RESIDUAL_SHARED,
       .moe = {.experts = 3, .per_token = 1, .mlp_dim = 12, .shared_dim = 8, .shared_gate = true}}},
+    {"q and k norms of each head", {LAYER_NORM}, {.qk_norm = TG_QK_EACH, .qk_norm_bias = true}},
+    {"q and k norms of a head", {.norm.plus_one = true}, {.qk_norm = TG_QK_HEAD}},
+    {"q and k norms of all heads", {.width = D}, {.qk_norm = TG_QK_WIDE, .qkv_clip = 0.8}},
+    {"limited q, k and v", {.width = D}, {.qkv_clip = 0.5, .qkv_bias = true, .o_bias = true}},
+    {"capped scores", {.width = D}, {.attn_softcap = 0.7, .value_dim = 4}},
+    {"capped scores in a window, sinks",
+     {.width = D},
+     {.attn_softcap = 0.7, .value_dim = 9, .window = 5, .sinks = 1}},
+    {"softmax with sinks", {.width = D}, {.sinks = 2, .value_dim = 10}},
+    {"output gate", {.width = D}, {.output_gate = true, .value_dim = 4, .qkv_bias = true}},
+    {"output gate of a window",
+     {.width = D},
+     {.output_gate = true, .window = 7, .sinks = 1, .qk_norm = TG_QK_HEAD}},
+    {"no rotary", {.width = D}, {.heads = 3, .kv_heads = 1, .head_dim = 5, .value_dim = 7}},
+    {"part rotary, yarn",
+     {.ropes = {{.kind = TG_ROPE_YARN,
+                 .factor = 4,
+                 .original_max_positions = 16,
+                 .beta_fast = 32,
+                 .beta_slow = 1,
+                 .attention_factor = 1.2}}},
+     {.heads = 4, .kv_heads = 4, .head_dim = 10, .rotary_dim = 6}},
+    {"latent attention",
+     {.width = D},
+     {.heads = 3,
+      .kv_heads = 3,
+      .head_dim = 10,
+      .value_dim = 7,
+      .rotary_dim = 4,
+      .q_rank = 11,
+      .kv_rank = 9,
+      .latent_eps = 1e-6,
+      .qkv_bias = true,
+      .o_bias = true}},
+    {"latent attention, straight q",
+     {.width = D},
+     {.heads = 2,
+      .kv_heads = 2,
+      .head_dim = 6,
+      .value_dim = 8,
+      .rotary_dim = 2,
+      .kv_rank = 5,
+      .latent_eps = 1e-6}},
+    {"latent attention without rotary",
+     {.width = D},
+     {.heads = 2, .kv_heads = 2, .head_dim = 6, .value_dim = 8, .kv_rank = 5, .latent_eps = 1e-6}},
 };
 enum { ROW_COUNT = sizeof ROWS / sizeof *ROWS };
 
@@ -166,10 +213,14 @@ static struct tg_model *model_of(const struct row *row, int threads)
     snprintf(spec.base_family, sizeof spec.base_family, "llama");
     for (size_t l = 0; l < LAYERS; l++) {
         layers[l] = row->layer;
-        layers[l].mixer = tg_mixer_schema_find("softmax");
-        layers[l].heads = 4;
-        layers[l].kv_heads = 2;
-        layers[l].head_dim = layers[l].rotary_dim = 6;
+        layers[l].mixer = tg_mixer_schema_find(row->layer.kv_rank  ? "mla"
+                                               : row->layer.window ? "window"
+                                                                   : "softmax");
+        if (!layers[l].heads) {
+            layers[l].heads = 4;
+            layers[l].kv_heads = 2;
+            layers[l].head_dim = layers[l].rotary_dim = 6;
+        }
         layers[l].attn_scale = 0.4;
         if (!row->layer.moe.experts && row->layer.mlp_kind != TG_MLP_NONE)
             layers[l].mlp_dim = 20;

@@ -347,6 +347,19 @@ static int compare_floats(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Is it part of a parameter? What a family drops is not. */
+static bool is_used(const struct tg_checkpoint *c, const struct tg_tensor *t)
+{
+    for (size_t i = 0; i < tg_checkpoint_params(c)->count; i++) {
+        size_t count;
+        const struct tg_source *s = tg_checkpoint_sources(c, i, &count);
+        for (size_t k = 0; k < count; k++)
+            if (s[k].tensor == t)
+                return true;
+    }
+    return false;
+}
+
 /* All values of a checkpoint, in order of size: the same before and after. */
 static void check_values(const char *path)
 {
@@ -361,6 +374,8 @@ static void check_values(const char *path)
     stored = 0;
     for (size_t i = 0; i < tg_tensors_count(tensors); i++) {
         const struct tg_tensor *t = tg_tensors_at(tensors, i);
+        if (!is_used(c, t))
+            continue;
         float *x = read_tensor(t);
         memcpy(a + stored, x, t->elements * sizeof *x);
         stored += t->elements;

@@ -191,6 +191,8 @@ static struct bench open_bench(const struct pair *p)
                                     .qkv_bias = s->bias,
                                     .o_bias = s->bias,
                                     .qk_norm = s->qk_norm,
+                                    .kv_rank = 5,
+                                    .latent_eps = 1e-5,
                                     .attn_scale = 1 / sqrt((double)s->K)};
     if (p->schema->flags & TG_MIXER_RECURRENT)
         t.spec.recurrent = tg_recurrent_of(&t.spec);

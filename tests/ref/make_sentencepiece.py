@@ -60,7 +60,7 @@ for kind, settings in kinds.items():
     os.makedirs(ROOT + "sp_" + kind, exist_ok=True)
     open(ROOT + "sp_" + kind + "/tokenizer.model", "wb").write(model)
     with open(ROOT + "sp_" + kind + "/golden.jsonl", "w") as f:
-        for s in texts if kind != "unigram_far" else [a + s + a + s for s in texts for a in "qx"]:
+        for s in texts if kind != "unigram_far" else ["qx"[i % 2] + s for i, s in enumerate(texts)]:
             ids = sp.encode(s)
             f.write(json.dumps({"text": s, "ids": ids, "ids_no_special": ids, "decoded": sp.decode(ids)}, ensure_ascii=False) + "\n")
     print(kind, len(model), sp.get_piece_size())

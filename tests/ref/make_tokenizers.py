@@ -177,10 +177,11 @@ def pieces(name, extra=(), **keys):
     spaced["u_" + name] = j
 
 
+NO_BYTES = range(256)
 for scheme in ["first", "always", "never"]:
     characters("meta_" + scheme, pre_tokenizer=metaspace(scheme), decoder={**metaspace(scheme), "split": True})
-characters("meta_old", pre_tokenizer=metaspace(add_prefix_space=True, str_rep=MARK), decoder=metaspace(add_prefix_space=True))
-characters("meta_old_never", pre_tokenizer=metaspace("never", add_prefix_space=False), decoder=metaspace("never"))
+characters("meta_old", NO_BYTES, pre_tokenizer=metaspace(add_prefix_space=True, str_rep=MARK), decoder=metaspace(add_prefix_space=True))
+characters("meta_old_never", NO_BYTES, pre_tokenizer=metaspace("never", add_prefix_space=False), decoder=metaspace("never"))
 characters("meta_after_strip", normalizer=several("normalizers", {"type": "Strip", "strip_left": True, "strip_right": False},
                                                   replace("  +", " ", "Regex"), {"type": "Lowercase"}))
 characters("gemma", normalizer=replace(" ", MARK), decoder=several("decoders", replace(MARK, " "), {"type": "ByteFallback"},
@@ -190,19 +191,19 @@ characters("bytes_missing", no_bytes=[0xC3, 0xE2], m_fuse_unk=False)
 characters("bytes_missing_fuse", no_bytes=[0xC3, 0xE2])
 characters("bytes_missing_drop", no_bytes=[0xC3, 0xE2], m_unk_token=None)
 characters("unk", m_byte_fallback=False, m_fuse_unk=False)
-characters("ignore", m_ignore_merges=True, pre_tokenizer=metaspace("always"))
+characters("ignore", NO_BYTES, m_ignore_merges=True, pre_tokenizer=metaspace("always"))
 del spaced["c_ignore"]["model"]["merges"][20:]
-characters("whitespace", pre_tokenizer={"type": "Whitespace"}, decoder=None)
+characters("whitespace", NO_BYTES, pre_tokenizer={"type": "Whitespace"}, decoder=None)
 characters("whitespace_split", pre_tokenizer=several("pretokenizers", {"type": "WhitespaceSplit"}, metaspace("first")),
            decoder=several("decoders", {"type": "ByteFallback"}, {"type": "Strip", "content": "e", "start": 0, "stop": 1},
                            {"type": "Strip", "content": MARK, "start": 2, "stop": 0}))
-characters("delimiter", pre_tokenizer=several("pretokenizers", {"type": "CharDelimiterSplit", "delimiter": "e"}, metaspace("first")),
+characters("delimiter", NO_BYTES, pre_tokenizer=several("pretokenizers", {"type": "CharDelimiterSplit", "delimiter": "e"}, metaspace("first")),
            decoder=several("decoders"))
 characters("digits", pre_tokenizer=several("pretokenizers", {"type": "Digits", "individual_digits": True}, metaspace("always")),
            decoder=several("decoders", replace("[a-m\\d]+", "<>", "Regex"), {"type": "ByteFallback"}))
 for behavior in ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"]:
-    characters("punctuation_" + behavior.lower(), pre_tokenizer={"type": "Punctuation", "behavior": behavior})
-characters("normal", normalizer=several("normalizers", {"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"},
+    characters("punctuation_" + behavior.lower(), NO_BYTES, pre_tokenizer={"type": "Punctuation", "behavior": behavior})
+characters("normal", NO_BYTES, normalizer=several("normalizers", {"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"},
                                         replace("(?<=t)h|q*", "-", "Regex"), {"type": "Strip", "strip_left": False, "strip_right": True},
                                         {"type": "Prepend", "prepend": "ab"}))
 bytes_ = [["<0x%02X>" % b, 0.0] for b in range(256)]
