@@ -25,9 +25,14 @@ static const struct row *row_of(const struct tg_mixer *m)
     return NULL;
 }
 
+static bool is_latent(const struct tg_mixer *m)
+{
+    return strcmp(m->spec->mixer->name, "mla") == 0;
+}
+
 bool tg_ref_knows(const struct tg_mixer *m)
 {
-    return row_of(m) != NULL || tg_recurrent_ref_knows(m);
+    return row_of(m) != NULL || is_latent(m) || tg_recurrent_ref_knows(m);
 }
 
 static const double *param(const struct tg_ref *r, const char *name)
@@ -236,8 +241,64 @@ static void one_head(const struct tg_ref *r, size_t b0, size_t T, size_t h, cons
         tg_free(used[i]);
 }
 
+/* The last P components of a head turned as at position pos */
+static void turn_tail(const struct tg_ref *r, size_t pos, double *x, size_t P)
+{
+    for (size_t i = 0, half = P / 2; i < half; i++) {
+        double c = (double)r->mixer->rope_cos[pos * half + i], a = x[i], z = x[i + half];
+        double sn = (double)r->mixer->rope_sin[pos * half + i];
+        x[i] = a * c - z * sn;
+        x[i + half] = z * c + a * sn;
+    }
+}
+
+/* Latent attention, q straight, values of head size: per head k = [up of the latent, shared tail]
+ */
+static void latent_forward(const struct tg_ref *r, const struct tg_batch *b, const double *x,
+                           double *y)
+{
+    const struct tg_layer_spec *s = r->mixer->spec;
+    size_t count = tg_batch_rows(b), D = r->mixer->width, K = s->head_dim, H = s->heads;
+    size_t R = s->kv_rank, P = s->rotary_dim, N = K - P, U = N + K;
+    const double *w = param(r, "kv_a_norm.weight");
+    double *q = linear(x, param(r, "q.weight"), NULL, count, H * K, D);
+    double *low = linear(x, param(r, "kv_a.weight"), param(r, "kv_a.bias"), count, R + P, D);
+    double *latent = zeros(count * R), *o = zeros(count * H * K), *p = zeros(count + 1);
+    for (size_t t = 0; t < count; t++) {
+        double sum = dot(low + t * (R + P), low + t * (R + P), R);
+        for (size_t i = 0; i < R; i++)
+            latent[t * R + i] = low[t * (R + P) + i] * w[i] / sqrt(sum / (double)R + s->latent_eps);
+    }
+    double *up = linear(latent, param(r, "kv_b.weight"), NULL, count, H * U, R);
+    for (size_t i = 0; i < b->count; i++)
+        for (size_t t = b->begin[i]; t < b->begin[i + 1]; t++) {
+            turn_tail(r, t - b->begin[i], low + t * (R + P) + R, P);
+            for (size_t h = 0; h < H; h++) {
+                double *head = q + (t * H + h) * K, den = 0;
+                turn_tail(r, t - b->begin[i], head + N, P);
+                for (size_t j = b->begin[i]; j <= t; j++) {
+                    p[j] = exp(s->attn_scale * (dot(head, up + (j * H + h) * U, N) +
+                                                dot(head + N, low + j * (R + P) + R, P)));
+                    den += p[j];
+                }
+                for (size_t j = b->begin[i]; j <= t; j++)
+                    for (size_t c = 0; c < K; c++)
+                        o[(t * H + h) * K + c] += p[j] / den * up[(j * H + h) * U + N + c];
+            }
+        }
+    double *out = linear(o, param(r, "o.weight"), param(r, "o.bias"), count, D, H * K);
+    memcpy(y, out, count * D * sizeof *y);
+    double *used[] = {q, low, latent, o, p, up, out};
+    for (size_t i = 0; i < sizeof used / sizeof *used; i++)
+        tg_free(used[i]);
+}
+
 void tg_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const double *x, double *y)
 {
+    if (is_latent(r->mixer)) {
+        latent_forward(r, b, x, y);
+        return;
+    }
     if (tg_recurrent_ref_knows(r->mixer)) {
         tg_recurrent_ref_forward(r, b, x, y);
         return;

@@ -174,6 +174,14 @@ static void open_params(struct bench *t)
     tg_params_release(&list);
 }
 
+static bool has_latent(const struct tg_mixer_schema *m)
+{
+    for (size_t i = 0; i < m->param_count; i++)
+        if (m->params[i].shape[1] == TG_DIM_KV_RANK)
+            return true;
+    return false;
+}
+
 static struct bench open_bench(const struct pair *p)
 {
     const struct shape *s = p->shape;
@@ -191,11 +199,14 @@ static struct bench open_bench(const struct pair *p)
                                     .qkv_bias = s->bias,
                                     .o_bias = s->bias,
                                     .qk_norm = s->qk_norm,
-                                    .kv_rank = 5,
-                                    .latent_eps = 1e-5,
                                     .attn_scale = 1 / sqrt((double)s->K)};
     if (p->schema->flags & TG_MIXER_RECURRENT)
         t.spec.recurrent = tg_recurrent_of(&t.spec);
+    if (has_latent(p->schema)) {
+        t.spec.kv_heads = s->H;
+        t.spec.kv_rank = 5;
+        t.spec.latent_eps = 1e-5;
+    }
     for (size_t i = 0; i < s->count; i++) {
         t.begin[i + 1] = t.begin[i] + s->lengths[i];
         t.longest = s->lengths[i] > t.longest ? s->lengths[i] : t.longest;
