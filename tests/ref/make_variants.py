@@ -103,6 +103,9 @@ VARIANTS = {
                                         tie_word_embeddings=True)),
     "smollm3__nope": ("smollm3", dict(num_hidden_layers=4, no_rope_layers=[1, 1, 0, 1], use_sliding_window=True,
                                       sliding_window=8, layer_types=BOTH * 2)),
+    # the worked example of docs/adding.md
+    "cohere2": ("cohere2", dict(sliding_window=8, layer_types=BOTH, logit_scale=0.25, tie_word_embeddings=True,
+                                rope_parameters=ROPE)),
     # experts
     "qwen3_moe__headdim": ("qwen3_moe", dict(**MOE, head_dim=10)),
     "qwen3_moe__some": ("qwen3_moe", dict(**MOE, num_hidden_layers=3, mlp_only_layers=[1], norm_topk_prob=False, head_dim=10,
