@@ -230,3 +230,18 @@ void tg_layout_part_v(const struct tg_layout_ask *ask, struct tg_layout *out)
 {
     part(ask, out, 2);
 }
+
+int tg_config_qwen_moe(struct tg_json c, struct tg_moe_spec *m, struct tg_err *err)
+{
+    int rc;
+
+    m->mlp_dim = m->shared_dim = 512;
+    m->renormalise = m->shared_gate = true;
+    if ((rc = tg_config_size_or(c, "num_experts", 0, TG_MAX_EXPERTS, &m->experts, err)) ||
+        (rc = tg_config_size_or(c, "num_experts_per_tok", 1, TG_MAX_EXPERTS, &m->per_token, err)) ||
+        (rc = tg_config_size_or(c, "moe_intermediate_size", 1, TG_MAX_MLP, &m->mlp_dim, err)) ||
+        (rc = tg_config_size_or(c, "shared_expert_intermediate_size", 1, TG_MAX_MLP, &m->shared_dim,
+                                err)))
+        return rc;
+    return tg_json_get_bool_or(c, "norm_topk_prob", &m->renormalise, err);
+}

@@ -23,6 +23,9 @@ int tg_config_deltanet(struct tg_json c, struct tg_recurrent_spec *r, struct tg_
 /* Qwen3-Next and Qwen3.5: layer_types, or every full_attention_interval-th layer as the decoder was
  * read and the others Gated DeltaNet */
 int tg_config_qwen_hybrid(struct tg_json c, struct tg_model_spec *spec, struct tg_err *err);
+/* Their experts: softmax over all, a gated shared one; *m holds the defaults of experts and
+ * per_token */
+int tg_config_qwen_moe(struct tg_json c, struct tg_moe_spec *m, struct tg_err *err);
 /* mamba_n_heads and so on of Bamba, Granite hybrid and Falcon-H1; *r holds the defaults, inner 0:
  * mamba_expand times the width. time_step_limit. */
 int tg_config_mamba2(struct tg_json c, size_t width, struct tg_recurrent_spec *r,
@@ -53,6 +56,18 @@ void tg_layout_part_v(const struct tg_layout_ask *ask, struct tg_layout *out);
         {"[model.]layers.{i}.linear_attn.norm.weight", "layers.{i}.mixer.norm.weight", NULL},      \
     {                                                                                              \
         "[model.]layers.{i}.linear_attn.out_proj.weight", "layers.{i}.mixer.o.weight", NULL        \
+    }
+/* A shared expert with a gate beside TG_NAMES_EXPERTS */
+#define TG_NAMES_SHARED_EXPERT                                                                     \
+    {"[model.]layers.{i}.mlp.shared_expert.gate_proj.weight", "layers.{i}.moe.shared.gate.weight", \
+     NULL},                                                                                        \
+        {"[model.]layers.{i}.mlp.shared_expert.up_proj.weight", "layers.{i}.moe.shared.up.weight", \
+         NULL},                                                                                    \
+        {"[model.]layers.{i}.mlp.shared_expert.down_proj.weight",                                  \
+         "layers.{i}.moe.shared.down.weight", NULL},                                               \
+    {                                                                                              \
+        "[model.]layers.{i}.mlp.shared_expert_gate.weight", "layers.{i}.moe.shared_gate.weight",   \
+            NULL                                                                                   \
     }
 /* Attention whose q and output gate lie together, head by head */
 #define TG_NAMES_GATED_ATTENTION                                                                   \

@@ -211,7 +211,10 @@ void tg_layout_pairs(const struct tg_layout_ask *ask, struct tg_layout *out)
     size_t rows, width;
     expect_rows(ask, out, (size_t)ask->param->shape[0]);
     head_rows(ask, &rows, &width);
-    pairs(out, rows / K, K, width, 0, n);
+    if (ask->spec->pairs_apart)
+        tg_layout_same(ask, out);
+    else
+        pairs(out, rows / K, K, width, 0, n);
 }
 
 void tg_layout_pairs_tail(const struct tg_layout_ask *ask, struct tg_layout *out)
@@ -219,7 +222,9 @@ void tg_layout_pairs_tail(const struct tg_layout_ask *ask, struct tg_layout *out
     const size_t K = ask->layer->head_dim, n = ask->layer->rotary_dim,
                  rows = (size_t)ask->param->shape[0], width = row_size(ask->param);
     expect_rows(ask, out, rows);
-    if (rows == ask->layer->heads * K)
+    if (ask->spec->pairs_apart)
+        tg_layout_same(ask, out);
+    else if (rows == ask->layer->heads * K)
         pairs(out, rows / K, K, width, K - n, n);
     else
         pairs(out, 1, rows, width, rows - n, n);

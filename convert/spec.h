@@ -161,6 +161,8 @@ struct tg_model_spec {
     size_t learned_positions; /* rows of pos.weight; 0: none */
     size_t position_offset;   /* row of the first token (OPT: 2) */
     struct tg_rope ropes[TG_MAX_ROPES];
+    bool pairs_apart; /* in the file that is read, rotary pairs are (j, j + n/2) where its family
+                         stores them side by side (layout.h) */
     size_t max_positions; /* of the config; 0 unknown. Information: nothing is cut at it */
     int32_t bos_id;       /* -1: none */
     int32_t eos_ids[8];

@@ -296,7 +296,8 @@ static int take_parts(struct mapper *m, struct tg_tensor_map *map, struct tg_err
         }
         map->first[i] = begin;
         map->first[i + 1] = at;
-        rc = check_param(m, &m->params->items[i], m->parts + begin, at - begin, err);
+        rc = check_param(m, &m->params->items[i], m->parts ? m->parts + begin : NULL, at - begin,
+                         err);
     }
     if (rc == TG_OK && at + 1 < m->count)
         return tg_fail(err, TG_ERR_MISMATCH, "%s: tensors '%s' and '%s' are both the head", m->path,

@@ -23,6 +23,8 @@ static const double NOTABLE = 2e-6;
 /* analytic float32 against central differences of a double reference, relative to the tensor's RMS
  * gradient */
 static const double GRADIENT_TOLERANCE = 1e-5;
+/* with recurrent layers: their unit norms of short vectors and sums over gates magnify rounding */
+static const double RECURRENT_GRADIENT_TOLERANCE = 5e-5;
 enum { FAMILY_PROMPT = 16, TEACHER_PROMPT = 64, GRADIENT_LENGTH = 30, PICKS = 3 };
 
 /* A checkpoint with its golden values. */
@@ -181,6 +183,30 @@ static double note(double worst, double error, const struct family *f, const cha
     return error > worst ? error : worst;
 }
 
+/* What transformers calls the last hidden state of a model whose embeddings are narrower than it:
+ * h projected to their size */
+static float *to_embedding(const struct family *f, const float *h)
+{
+    size_t rows = f->B * f->T, E = f->m->spec.embed_dim, D = f->m->spec.width;
+    const float *w = tg_model_param(f->m, "embed_out.weight");
+    float *y = malloc(rows * E * sizeof *y);
+    for (size_t i = 0; i < rows * E; i++)
+        y[i] = f->m->ctx.k->dot(h + i / E * D, w + i % E * D, D);
+    return y;
+}
+
+/* transformers' Mamba-2 alone calls "hidden.i" what comes after layer i: it is our state before
+ * layer i + 1, and what the last layer made becomes our last one by the final norm. */
+static size_t our_index(const struct family *f, size_t i, float *want)
+{
+    size_t layers = f->m->spec.layer_count;
+    if (strcmp(f->m->spec.family, "mamba2") != 0 || i == layers)
+        return i;
+    if (i + 1 == layers)
+        tg_model_final_norm(f->m, want, f->B * f->T);
+    return i + 1;
+}
+
 static double compare_hidden(const struct family *f, float **h, const char *way)
 {
     double worst = 0;
@@ -191,10 +217,15 @@ static double compare_hidden(const struct family *f, float **h, const char *way)
         const struct tg_tensor *t = golden(f, name);
         if (!t)
             continue;
-        assert_int_equal(t->elements, f->B * f->T * f->m->spec.width);
+        const bool narrow = i == f->m->spec.layer_count && f->m->spec.embed_dim;
         float *want = read_floats(t);
-        worst = note(worst, tg_rel_error_f(h[i], want, t->elements), f, way, name);
+        float *have = h[our_index(f, i, want)], *got = narrow ? to_embedding(f, have) : have;
+        assert_int_equal(t->elements,
+                         f->B * f->T * (narrow ? f->m->spec.embed_dim : f->m->spec.width));
+        worst = note(worst, tg_rel_error_f(got, want, t->elements), f, way, name);
         free(want);
+        if (narrow)
+            free(got);
         found++;
     }
     assert_true(found >= 3);
@@ -338,7 +369,7 @@ static double rms(const float *x, size_t n)
 static double gradient_error(const struct tg_model *m, const struct tg_param *p, double *data,
                              const float *grads, double whole, const int32_t *ids)
 {
-    const double step = 1e-4;
+    const double step = 1e-6; /* short: the unit norm of a short vector is strongly curved */
     const float *g = grads + p->offset;
     size_t picks[PICKS] = {0, p->count / 3, p->count - 1};
     if (p->layer < 0 && p->shape[0] == (int64_t)m->spec.vocab) {
@@ -366,6 +397,14 @@ static double gradient_error(const struct tg_model *m, const struct tg_param *p,
     return sqrt(error / fmax(picked, size * size));
 }
 
+static bool recurs(const struct tg_model_spec *spec)
+{
+    for (size_t i = 0; i < spec->layer_count; i++)
+        if (spec->layers[i].mixer->flags & TG_MIXER_RECURRENT)
+            return true;
+    return false;
+}
+
 static void test_gradient(void **state)
 {
     struct family f;
@@ -383,7 +422,8 @@ static void test_gradient(void **state)
     for (size_t i = 0; i < m->params.count; i++) {
         const struct tg_param *p = &m->params.items[i];
         double error = gradient_error(m, p, data, grads, rms(grads, m->params.floats), f.ids);
-        assert_below(error, GRADIENT_TOLERANCE, p->name);
+        assert_below(error, recurs(&m->spec) ? RECURRENT_GRADIENT_TOLERANCE : GRADIENT_TOLERANCE,
+                     p->name);
         worst = error > worst ? error : worst;
     }
     printf("%s gradients: %.2g\n", tg_path_base(f.path), worst);

@@ -183,7 +183,6 @@ static const struct bad {
     {"opt", "ffn_dim", NULL, TG_ERR_VALUE, "ffn_dim: is missing"},
     {"deepseek_v3", "kv_lora_rank", "0", TG_ERR_VALUE, "kv_lora_rank: 0 is not in"},
     {"deepseek_v3", "qk_rope_head_dim", "3", TG_ERR_VALUE, "qk_rope_head_dim: 3 is not even"},
-    {"deepseek_v3", "rope_interleave", "false", TG_ERR_UNSUPPORTED, "rope_interleave: false"},
     {"tegu", NULL, NULL, TG_ERR_VALUE, "tegu: must be an object"},
     {"tegu", "tegu", "{\"format\":3}", TG_ERR_UNSUPPORTED, "tegu.format: 3 was written by a newer"},
     {"tegu", "tegu", "{\"format\":1}", TG_ERR_VALUE, "rope_parameters: is missing"},

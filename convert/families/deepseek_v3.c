@@ -78,14 +78,12 @@ static int read_moe(struct tg_json c, struct tg_moe_spec *m, struct tg_err *err)
 }
 
 /* The names do not say how rotary pairs lie: the config does, for both forms. */
-static int refuse_halves(struct tg_json c, struct tg_err *err)
+static int read_pairs(struct tg_json c, struct tg_model_spec *spec, struct tg_err *err)
 {
     bool pairs = true;
     const int rc = tg_json_get_bool_or(c, "rope_interleave", &pairs, err);
 
-    if (rc == TG_OK && !pairs)
-        return tg_json_fail(c, "rope_interleave", TG_ERR_UNSUPPORTED, err,
-                            "false is not supported");
+    spec->pairs_apart = !pairs;
     return rc;
 }
 
@@ -103,7 +101,8 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
         (rc = tg_config_ropes(c, &defaults, spec, &share, err)) ||
         (rc = tg_config_heads(c, &defaults, spec->width, &l, err)) ||
         (rc = read_latents(c, &l, err)) || (rc = read_scale(c, &spec->ropes[0], &l, err)) ||
-        (rc = refuse_halves(c, err)) || (rc = tg_config_mlp(c, &defaults, spec->width, &l, err)) ||
+        (rc = read_pairs(c, spec, err)) ||
+        (rc = tg_config_mlp(c, &defaults, spec->width, &l, err)) ||
         (rc = tg_config_activation(c, &defaults, &l.activation, err)) ||
         (rc = tg_json_get_bool_or(c, "attention_bias", &l.qkv_bias, err)) ||
         (rc = read_moe(c, &moe, err)) ||

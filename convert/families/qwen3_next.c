@@ -4,25 +4,6 @@
 #include "convert/config_recurrent.h"
 #include "convert/names.h"
 
-static int read_moe(struct tg_json c, struct tg_moe_spec *m, struct tg_err *err)
-{
-    int rc;
-
-    *m = (struct tg_moe_spec){.experts = 512,
-                              .per_token = 10,
-                              .mlp_dim = 512,
-                              .renormalise = true,
-                              .shared_dim = 512,
-                              .shared_gate = true};
-    if ((rc = tg_config_size_or(c, "num_experts", 0, TG_MAX_EXPERTS, &m->experts, err)) ||
-        (rc = tg_config_size_or(c, "num_experts_per_tok", 1, TG_MAX_EXPERTS, &m->per_token, err)) ||
-        (rc = tg_config_size_or(c, "moe_intermediate_size", 1, TG_MAX_MLP, &m->mlp_dim, err)) ||
-        (rc = tg_config_size_or(c, "shared_expert_intermediate_size", 1, TG_MAX_MLP, &m->shared_dim,
-                                err)))
-        return rc;
-    return tg_json_get_bool_or(c, "norm_topk_prob", &m->renormalise, err);
-}
-
 static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_err *err)
 {
     struct tg_config_defaults d = {.kv_heads = 2,
@@ -33,14 +14,14 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
                                    .norm.plus_one = true,
                                    .rotary_share = 0.25,
                                    .layer = {.qk_norm = TG_QK_HEAD, .output_gate = true}};
-    struct tg_moe_spec moe;
+    struct tg_moe_spec moe = {.experts = 512, .per_token = 10};
     int rc;
 
     if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)))
         return rc;
     d.layer.o_bias = d.layer.qkv_bias;
     if ((rc = tg_config_decoder(c, &d, spec, err)) || (rc = tg_config_qwen_hybrid(c, spec, err)) ||
-        (rc = read_moe(c, &moe, err)))
+        (rc = tg_config_qwen_moe(c, &moe, err)))
         return rc;
     return moe.experts ? tg_config_sparse_layers(c, &moe, spec, err) : TG_OK;
 }
@@ -79,7 +60,6 @@ static void a(const struct tg_layout_ask *ask, struct tg_layout *out)
     tg_layout_blocks(ask, out, ask->layer->recurrent.k_heads, 2 * n, n, n, 0);
 }
 
-#define MLP "[model.]layers.{i}.mlp."
 static const struct tg_name_rule names[] = {
     TG_NAMES_FRAME,
     TG_NAMES_PRE,
@@ -91,13 +71,9 @@ static const struct tg_name_rule names[] = {
     {"[model.]layers.{i}.linear_attn.in_proj_ba.weight", "layers.{i}.mixer.a.weight", a},
     TG_NAMES_MLP,
     TG_NAMES_EXPERTS,
-    {MLP "shared_expert.gate_proj.weight", "layers.{i}.moe.shared.gate.weight", NULL},
-    {MLP "shared_expert.up_proj.weight", "layers.{i}.moe.shared.up.weight", NULL},
-    {MLP "shared_expert.down_proj.weight", "layers.{i}.moe.shared.down.weight", NULL},
-    {MLP "shared_expert_gate.weight", "layers.{i}.moe.shared_gate.weight", NULL},
+    TG_NAMES_SHARED_EXPERT,
     {NULL, NULL, NULL},
 };
-#undef MLP
 
 static const char *const types[] = {"qwen3_next", NULL};
 /* layers for multi-token prediction stand apart */

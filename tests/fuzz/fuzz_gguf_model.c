@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "convert/checkpoint.h"
 #include "convert/gguf_model.h"
+#include "convert/scaled.h"
 #include "convert/tensor_map.h"
 #include "formats/format.h"
 #include "formats/gguf_vocab.h"
@@ -17,10 +18,11 @@ static void map_tensors(const struct tg_tensors *t, const struct tg_family *name
 {
     struct tg_param_list params;
     struct tg_tensor_map map;
+    const struct tg_scaling none = {0};
     struct tg_err err = {0};
     if (spec->layer_count > 16 || tg_params_of(spec, &params, &err) != TG_OK)
         return;
-    if (tg_tensor_map_make(&map, names, false, spec, &params, t, "fuzz", &err) == TG_OK)
+    if (tg_tensor_map_make(&map, names, false, &none, spec, &params, t, "fuzz", &err) == TG_OK)
         tg_tensor_map_release(&map);
     else if (!*err.msg)
         abort();
