@@ -46,7 +46,7 @@ static void begin(void)
         "\"normalizer\":null,\"pre_tokenizer\":null,\"post_processor\":null,\"decoder\":null,"
         "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":\"?\",\"fuse_unk\":false,"
         "\"byte_fallback\":false,\"vocab\":{\"?\":0,\"a\":1,\"b\":2,\" \":3,\"e\":4,\"ab\":5,"
-        "\" a\":6,\"\\n\":7},\"merges\":[\"a b\",\"  a\"]}}";
+        "\" a\":6,\"\\n\":7},\"merges\":[[\"a\",\"b\"],[\" \",\"a\"]]}}";
     struct tg_err err = {0};
     if (tok)
         return;
