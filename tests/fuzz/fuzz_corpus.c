@@ -111,11 +111,20 @@ static bool short_enough(const char *path)
     return !strstr(err.msg, "is larger than");
 }
 
+/* Without the fsync of tg_file_write, which would be most of the time */
+static void put(const char *path, const void *bytes, size_t size)
+{
+    FILE *f = fopen(path, "wb");
+    require(f && fwrite(bytes, 1, size, f) == size);
+    require(fclose(f) == 0);
+}
+
 static int try_file(const char *name, const void *bytes, size_t size, struct tg_ids *ids)
 {
     char *path = tg_path_join(folder, name);
     int rc = TG_ERR_VALUE;
-    require(path && tg_file_write(path, bytes, size, NULL) == TG_OK);
+    require(path != NULL);
+    put(path, bytes, size);
     if (short_enough(path))
         rc = read_file(path, ids);
     tg_free(path);
