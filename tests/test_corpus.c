@@ -511,13 +511,13 @@ static int remove_scratch(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bombs), /* before others raise the peak */
         cmocka_unit_test(test_text),
         cmocka_unit_test(test_gzip),
         cmocka_unit_test(test_jsonl),
         cmocka_unit_test(test_spec),
         cmocka_unit_test(test_token_files),
         cmocka_unit_test(test_npy_header),
-        cmocka_unit_test(test_bombs),
         cmocka_unit_test_setup_teardown(test_encoded, NULL, remove_scratch),
     };
     snprintf(scratch, sizeof scratch, "/tmp/tegu-corpus-XXXXXX");
