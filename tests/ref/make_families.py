@@ -77,6 +77,9 @@ VARIANTS = [
     row("ministral", "window", head_dim=12, sliding_window=7, layer_types=["sliding_attention", "full_attention"]),
     row("smollm3", "window", num_hidden_layers=3, no_rope_layers=[1, 0, 1], use_sliding_window=True, sliding_window=7,
         layer_types=["full_attention", "sliding_attention", "full_attention"]),
+    # the worked example of docs/adding.md
+    row("cohere2", "window", sliding_window=7, layer_types=["sliding_attention", "full_attention"], logit_scale=0.25,
+        tie_word_embeddings=True),
     row("phi", "qknorm", qk_layernorm=True, partial_rotary_factor=0.5),
     row("stablelm", "qknorm", qk_layernorm=True, use_parallel_residual=True, use_qkv_bias=True, partial_rotary_factor=0.5),
     row("cohere", "qknorm", use_qk_norm=True, attention_bias=True),
