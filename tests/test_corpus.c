@@ -329,6 +329,29 @@ static void test_token_files(void **state)
 }
 
 /* Reads the bytes as a file of ids, which must fail with a message that names file and `why`. */
+/* The same file compressed is the same ids; a compressed text by that name is no array. */
+static void test_npy_gz(void **state)
+{
+    static const int32_t want[] = {1, 2, 70000};
+    static const char dict[] = "{'descr': '<i4', 'fortran_order': False, 'shape': (3,), }\n";
+    unsigned char file[200], packed[400];
+    size_t n = npy(file, dict, 1, want, sizeof want);
+    size_t size = gzip((const char *)file, n, packed, 0, sizeof packed);
+    struct tg_ids ids = {0};
+    struct tg_corpus_spec spec = {.path = put("ids.npy.gz", packed, size), .end = INFINITY};
+    (void)state;
+    assert_int_equal(tg_corpus_read(&spec, NULL, 0, &ids, &err), TG_OK);
+    assert_int_equal(ids.count, 3);
+    assert_memory_equal(ids.data, want, sizeof want);
+    tg_free(spec.path);
+    size = gzip("words", 5, packed, 0, sizeof packed);
+    spec.path = put("words.npy.gz", packed, size);
+    assert_int_equal(tg_corpus_read(&spec, NULL, 0, &ids, &err), TG_ERR_FORMAT);
+    assert_int_equal(ids.count, 3);
+    tg_ids_release(&ids);
+    tg_free(spec.path);
+}
+
 static void refuse_npy(const unsigned char *bytes, size_t n, const char *why)
 {
     struct tg_ids ids = {0};
@@ -517,6 +540,7 @@ int main(void)
         cmocka_unit_test(test_jsonl),
         cmocka_unit_test(test_spec),
         cmocka_unit_test(test_token_files),
+        cmocka_unit_test(test_npy_gz),
         cmocka_unit_test(test_npy_header),
         cmocka_unit_test_setup_teardown(test_encoded, NULL, remove_scratch),
     };
