@@ -76,6 +76,21 @@ bool tg_config_number(struct tg_json v, double *out)
     return false;
 }
 
+int tg_config_attention_bias(struct tg_json c, struct tg_layer_spec *l, struct tg_err *err)
+{
+    const int rc = tg_json_get_bool_or(c, "attention_bias", &l->qkv_bias, err);
+
+    l->o_bias = l->qkv_bias;
+    return rc;
+}
+
+int tg_config_biases(struct tg_json c, struct tg_layer_spec *l, struct tg_err *err)
+{
+    const int rc = tg_config_attention_bias(c, l, err);
+
+    return rc ? rc : tg_json_get_bool_or(c, "mlp_bias", &l->mlp_bias, err);
+}
+
 int tg_config_activation(struct tg_json c, const struct tg_config_defaults *d,
                          enum tg_activation *out, struct tg_err *err)
 {

@@ -65,6 +65,10 @@ int tg_config_mlp(struct tg_json c, const struct tg_config_defaults *d, size_t w
 /* num_hidden_layers copies of *l, owned by spec */
 int tg_config_layers(struct tg_json c, const struct tg_config_defaults *d,
                      const struct tg_layer_spec *l, struct tg_model_spec *spec, struct tg_err *err);
+/* attention_bias: of q, k, v and o alike; what l has stays without the key. tg_config_biases:
+ * mlp_bias too */
+int tg_config_attention_bias(struct tg_json c, struct tg_layer_spec *l, struct tg_err *err);
+int tg_config_biases(struct tg_json c, struct tg_layer_spec *l, struct tg_err *err);
 /* d->activation when the key is absent */
 int tg_config_activation(struct tg_json c, const struct tg_config_defaults *d,
                          enum tg_activation *out, struct tg_err *err);

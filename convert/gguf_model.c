@@ -350,25 +350,36 @@ static bool has(const struct reading *r, const char *name)
     return tg_tensors_find(r->t, name) != NULL;
 }
 
-static int put_decoder(struct reading *r, struct tg_err *err)
-{
+struct sizes {
     int64_t layers, mlp, positions, kv_heads;
     double eps;
+};
+
+static int read_sizes(struct reading *r, const char *eps_key, struct sizes *z, struct tg_err *err)
+{
     int rc;
-    if ((rc = get_size(r, "block_count", &layers, err)) ||
-        (rc = get_size(r, "feed_forward_length", &mlp, err)) ||
-        (rc = get_size(r, "context_length", &positions, err)) ||
-        (rc = get_float(r, "attention.layer_norm_rms_epsilon", 1e-30, 1, &eps, err)) ||
-        (rc = read_heads(r, &kv_heads, err)))
+    if ((rc = get_size(r, "block_count", &z->layers, err)) ||
+        (rc = get_size(r, "feed_forward_length", &z->mlp, err)) ||
+        (rc = get_size(r, "context_length", &z->positions, err)) ||
+        (rc = get_float(r, eps_key, 1e-30, 1, &z->eps, err)))
+        return rc;
+    return read_heads(r, &z->kv_heads, err);
+}
+
+static int put_decoder(struct reading *r, struct tg_err *err)
+{
+    struct sizes z;
+    const int rc = read_sizes(r, "attention.layer_norm_rms_epsilon", &z, err);
+    if (rc)
         return rc;
     tg_jout_int(&r->out, "hidden_size", r->width);
-    tg_jout_int(&r->out, "intermediate_size", mlp);
-    tg_jout_int(&r->out, "num_hidden_layers", layers);
+    tg_jout_int(&r->out, "intermediate_size", z.mlp);
+    tg_jout_int(&r->out, "num_hidden_layers", z.layers);
     tg_jout_int(&r->out, "num_attention_heads", r->heads);
-    tg_jout_int(&r->out, "num_key_value_heads", kv_heads);
+    tg_jout_int(&r->out, "num_key_value_heads", z.kv_heads);
     tg_jout_int(&r->out, "head_dim", r->head_dim);
-    tg_jout_int(&r->out, "max_position_embeddings", positions);
-    tg_jout_num(&r->out, "rms_norm_eps", eps);
+    tg_jout_int(&r->out, "max_position_embeddings", z.positions);
+    tg_jout_num(&r->out, "rms_norm_eps", z.eps);
     tg_jout_str(&r->out, "hidden_act", "silu");
     tg_jout_bool(&r->out, "attention_bias", has(r, "blk.0.attn_output.bias"));
     tg_jout_bool(&r->out, "mlp_bias", has(r, "blk.0.ffn_down.bias"));
@@ -377,26 +388,21 @@ static int put_decoder(struct reading *r, struct tg_err *err)
 
 static int put_gpt2(struct reading *r, struct tg_err *err)
 {
-    int64_t layers, mlp, positions, kv_heads;
-    double eps;
-    int rc;
-    if ((rc = get_size(r, "block_count", &layers, err)) ||
-        (rc = get_size(r, "feed_forward_length", &mlp, err)) ||
-        (rc = get_size(r, "context_length", &positions, err)) ||
-        (rc = get_float(r, "attention.layer_norm_epsilon", 1e-30, 1, &eps, err)) ||
-        (rc = read_heads(r, &kv_heads, err)))
+    struct sizes z;
+    const int rc = read_sizes(r, "attention.layer_norm_epsilon", &z, err);
+    if (rc)
         return rc;
-    if (kv_heads != r->heads || r->head_dim * r->heads != r->width)
+    if (z.kv_heads != r->heads || r->head_dim * r->heads != r->width)
         return tg_fail(err, TG_ERR_UNSUPPORTED,
                        "%s: %lld heads of %lld, %lld for keys, and a width of %lld: not a GPT-2",
-                       file_of(r), (long long)r->heads, (long long)r->head_dim, (long long)kv_heads,
-                       (long long)r->width);
+                       file_of(r), (long long)r->heads, (long long)r->head_dim,
+                       (long long)z.kv_heads, (long long)r->width);
     tg_jout_int(&r->out, "n_embd", r->width);
-    tg_jout_int(&r->out, "n_inner", mlp);
-    tg_jout_int(&r->out, "n_layer", layers);
+    tg_jout_int(&r->out, "n_inner", z.mlp);
+    tg_jout_int(&r->out, "n_layer", z.layers);
     tg_jout_int(&r->out, "n_head", r->heads);
-    tg_jout_int(&r->out, "n_positions", positions);
-    tg_jout_num(&r->out, "layer_norm_epsilon", eps);
+    tg_jout_int(&r->out, "n_positions", z.positions);
+    tg_jout_num(&r->out, "layer_norm_epsilon", z.eps);
     tg_jout_str(&r->out, "activation_function", "gelu_new");
     return TG_OK;
 }

@@ -108,7 +108,7 @@ static void decode(struct tg_op *op, const struct tg_mixer_ops *ops, const struc
             past[i] = at;
         struct tg_batch b = {B, begin, past};
         float *in = malloc(B * piece * D * sizeof *in), *out = malloc(B * piece * D * sizeof *out);
-        float *work = malloc(ops->step_work_floats(m, &b, T, op->ctx.threads) * sizeof *work);
+        float *work = malloc(tg_mixer_step_work(ops, m, &b, T, op->ctx.threads) * sizeof *work);
         for (size_t i = 0; in && i < B; i++)
             memcpy(in + i * piece * D, x + (i * T + at) * D, piece * D * sizeof *in);
         if (in && out && work)

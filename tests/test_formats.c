@@ -13,33 +13,9 @@
 #include "formats/dtype.h"
 #include "formats/format.h"
 #include "formats/tensors.h"
+#include "tests/scratch.h"
 
-static char scratch[64];
 static struct tg_err err;
-
-static char *in_scratch(const char *name)
-{
-    char *p = tg_path_join(scratch, name);
-    assert_non_null(p);
-    return p;
-}
-
-static char *fresh_dir(const char *name)
-{
-    char *p = in_scratch(name);
-    assert_int_equal(tg_dir_remove(p, &err), TG_OK);
-    assert_int_equal(tg_dir_make(p, &err), TG_OK);
-    return p;
-}
-
-static size_t names_in(const char *dir)
-{
-    char **names;
-    size_t n;
-    assert_int_equal(tg_dir_list(dir, &names, &n, &err), TG_OK);
-    tg_names_free(names, n);
-    return n;
-}
 
 /* safetensors: single files, built from a header text. */
 
@@ -329,7 +305,7 @@ static void test_writer_round_trip(void **state)
     (void)state;
     static const uint64_t limits[] = {0, 1, 100, 500, 1000000};
     for (size_t i = 0; i < 5; i++) {
-        char *dir = fresh_dir("round");
+        char *dir = tg_scratch_dir("round");
         if (write_all(dir, false, limits[i]) != TG_OK)
             fail_msg("%s", err.msg);
         check_all(dir);
@@ -338,7 +314,7 @@ static void test_writer_round_trip(void **state)
         struct tg_tensors *t;
         assert_int_equal(tg_tensors_open(&t, dir, &err), TG_OK);
         size_t files = tg_tensors_file_count(t);
-        assert_int_equal(names_in(dir), files + (files > 1)); /* nothing else is left */
+        assert_int_equal(tg_files_in(dir), files + (files > 1)); /* nothing else is left */
         for (size_t k = 0; k < tg_tensors_count(t) && limits[i] >= 100; k++) {
             size_t sum = 0; /* bytes in this tensor's shard */
             for (size_t m = 0; m < tg_tensors_count(t); m++)
@@ -352,10 +328,10 @@ static void test_writer_round_trip(void **state)
         tg_free(index);
         tg_free(dir);
     }
-    char *dir = fresh_dir("single"), *path = tg_path_join(dir, "x.safetensors");
+    char *dir = tg_scratch_dir("single"), *path = tg_path_join(dir, "x.safetensors");
     assert_int_equal(write_all(path, true, 1), TG_OK);
     check_all(path);
-    assert_int_equal(names_in(dir), 1);
+    assert_int_equal(tg_files_in(dir), 1);
     struct tg_tensor_writer *w; /* an empty plan is a file too */
     assert_int_equal(tg_tensor_writer_open(&w, path, NULL, 0, &tg_write_single, &err), TG_OK);
     assert_int_equal(tg_tensor_writer_finish(w, &err), TG_OK);
@@ -372,7 +348,7 @@ static void test_writer_f32(void **state)
 {
     (void)state;
     enum { N = 70001 }; /* more than two conversion chunks */
-    char *dir = fresh_dir("f32");
+    char *dir = tg_scratch_dir("f32");
     static const enum tg_dtype types[] = {TG_BF16, TG_F32, TG_F64, TG_F16, TG_F8_E5M2};
     struct tg_tensor_plan plan[6];
     char names[5][4] = {"a", "b", "c", "d", "e"};
@@ -423,7 +399,7 @@ static void test_writer_f32(void **state)
 static void test_writer_refused(void **state)
 {
     (void)state;
-    char *dir = fresh_dir("refused"), *none = tg_path_join(dir, "no/such/place");
+    char *dir = tg_scratch_dir("refused"), *none = tg_path_join(dir, "no/such/place");
     struct tg_tensor_writer *w;
     static const struct {
         struct tg_tensor_plan plan[2];
@@ -442,7 +418,7 @@ static void test_writer_refused(void **state)
         assert_int_equal(tg_tensor_writer_open(&w, dir, rows[i].plan, 2, NULL, &err), TG_ERR_VALUE);
         if (w || !strstr(err.msg, rows[i].why))
             fail_msg("%s: %s", rows[i].why, err.msg);
-        assert_int_equal(names_in(dir), 0);
+        assert_int_equal(tg_files_in(dir), 0);
     }
     assert_int_equal(write_all(none, false, 0), TG_ERR_IO);
     assert_non_null(strstr(err.msg, none));
@@ -460,7 +436,7 @@ static void test_writer_refused(void **state)
         if (sharded)
             assert_int_equal(tg_tensor_writer_put_f32(w, zeros, &err), TG_OK);
         tg_tensor_writer_close(w);
-        assert_int_equal(names_in(dir), 0);
+        assert_int_equal(tg_files_in(dir), 0);
     }
 
     /* A disk that is full from the second shard on. */
@@ -477,7 +453,7 @@ static void test_writer_refused(void **state)
     assert_int_equal(rc, TG_ERR_IO);
     assert_non_null(strstr(err.msg, "model-00002-of-00002.safetensors: cannot write"));
     tg_tensor_writer_close(w);
-    assert_int_equal(names_in(dir), 0);
+    assert_int_equal(tg_files_in(dir), 0);
     tg_free(tmp);
     tg_free(dir);
 }
@@ -529,7 +505,7 @@ static void test_shards(void **state)
         {"{\"weight_map\":{\"a\":\"1.st\",\"b\":\"2.st\",\"c\":\"2.st\",\"z\":\"bad.st\"}}",
          "bad.st: header length"},
     };
-    char *dir = fresh_dir("shards");
+    char *dir = tg_scratch_dir("shards");
     struct tg_tensors *t;
     assert_int_equal(tg_tensors_open(&t, dir, &err), TG_ERR_IO);
     assert_non_null(
@@ -567,7 +543,7 @@ static void test_shards(void **state)
 static void test_torture(void **state)
 {
     (void)state;
-    char *dir = fresh_dir("torture"), *out = fresh_dir("torture-out");
+    char *dir = tg_scratch_dir("torture"), *out = tg_scratch_dir("torture-out");
     assert_int_equal(write_all(dir, false, 500), TG_OK);
     for (long n = 1;; n++) {
         struct tg_tensors *t;
@@ -590,17 +566,11 @@ static void test_torture(void **state)
             assert_true(n > 100);
             break;
         }
-        if (names_in(out) != 0)
-            fail_msg("allocation %ld: %d files left after: %s", n, (int)names_in(out), err.msg);
+        if (tg_files_in(out) != 0)
+            fail_msg("allocation %ld: %d files left after: %s", n, (int)tg_files_in(out), err.msg);
     }
     tg_free(dir);
     tg_free(out);
-}
-
-static int remove_scratch(void **state)
-{
-    (void)state;
-    return tg_dir_remove(scratch, NULL);
 }
 
 int main(void)
@@ -614,10 +584,9 @@ int main(void)
         cmocka_unit_test(test_writer_f32),
         cmocka_unit_test(test_writer_refused),
         cmocka_unit_test(test_shards),
-        cmocka_unit_test_setup_teardown(test_torture, NULL, remove_scratch),
+        cmocka_unit_test_setup_teardown(test_torture, NULL, tg_scratch_remove),
     };
-    snprintf(scratch, sizeof scratch, "/tmp/tegu-formats-XXXXXX");
-    if (!mkdtemp(scratch))
+    if (!tg_scratch_make("formats"))
         return 1;
     return tg_run_tests("formats", tests, sizeof tests / sizeof *tests);
 }

@@ -9,28 +9,11 @@
 #include "base/mem.h"
 #include "formats/format.h"
 #include "formats/gguf.h"
+#include "tests/scratch.h"
 
 #define DATA "tests/data/gguf/"
 
-static char scratch[64];
 static struct tg_err err;
-
-static char *fresh_dir(const char *name)
-{
-    char *p = tg_path_join(scratch, name);
-    assert_int_equal(tg_dir_remove(p, &err), TG_OK);
-    assert_int_equal(tg_dir_make(p, &err), TG_OK);
-    return p;
-}
-
-static size_t names_in(const char *dir)
-{
-    char **names;
-    size_t n;
-    assert_int_equal(tg_dir_list(dir, &names, &n, &err), TG_OK);
-    tg_names_free(names, n);
-    return n;
-}
 
 static struct tg_tensors *open_ok(const char *path)
 {
@@ -218,13 +201,13 @@ static int write_types(const char *path, const struct tg_tensors *source)
 static void test_write(void **state)
 {
     (void)state;
-    char *dir = fresh_dir("write"), *path = tg_path_join(dir, "x.gguf");
+    char *dir = tg_scratch_dir("write"), *path = tg_path_join(dir, "x.gguf");
     struct tg_tensors *t = open_ok(DATA "types.gguf");
     if (write_types(path, t) != TG_OK)
         fail_msg("%s", err.msg);
     tg_tensors_close(t);
     assert_same_file(path, DATA "types.gguf");
-    assert_int_equal(names_in(dir), 1);
+    assert_int_equal(tg_files_in(dir), 1);
     tg_free(path);
     tg_free(dir);
 }
@@ -310,7 +293,7 @@ static void test_parts_refused(void **state)
         {"split.tensors.coun", 0, 'x', "metadata key 'split.tensors.count' is missing"},
         {"two", 20, 99, "model-00002-of-00003.gguf: tensor 'two' has the unknown type"},
     };
-    char *dir = fresh_dir("disagree");
+    char *dir = tg_scratch_dir("disagree");
     char *first = tg_path_join(dir, "model-00001-of-00003.gguf");
     char *second = tg_path_join(dir, "model-00002-of-00003.gguf");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -337,10 +320,10 @@ static void test_parts(void **state)
     (void)state;
     static const char *const parts[] = {"model-00001-of-00003.gguf", "model-00002-of-00003.gguf",
                                         "model-00003-of-00003.gguf"};
-    char *dir = fresh_dir("parts");
+    char *dir = tg_scratch_dir("parts");
     if (write_parts(dir, 1) != TG_OK)
         fail_msg("%s", err.msg);
-    assert_int_equal(names_in(dir), 3);
+    assert_int_equal(tg_files_in(dir), 3);
     for (size_t i = 0; i < 3; i++) {
         char *ours = tg_path_join(dir, parts[i]), *theirs = tg_path_join(DATA, parts[i]);
         assert_same_file(ours, theirs);
@@ -364,9 +347,9 @@ static void test_parts(void **state)
     tg_free(three);
     tg_free(dir);
 
-    dir = fresh_dir("parts");
+    dir = tg_scratch_dir("parts");
     assert_int_equal(write_parts(dir, 1000), TG_OK);
-    assert_int_equal(names_in(dir), 1);
+    assert_int_equal(tg_files_in(dir), 1);
     check_parts(dir, 1);
     tg_free(dir);
 }
@@ -375,7 +358,7 @@ static void test_parts(void **state)
 static void test_directory(void **state)
 {
     (void)state;
-    char *dir = fresh_dir("directory"), *one = tg_path_join(dir, "one.gguf");
+    char *dir = tg_scratch_dir("directory"), *one = tg_path_join(dir, "one.gguf");
     char *vocab = tg_path_join(dir, "tokenizer.gguf");
     struct tg_tensors *t = open_ok(DATA "types.gguf");
     assert_int_equal(write_types(vocab, t), TG_OK);
@@ -517,7 +500,7 @@ static void test_write_refused(void **state)
 #undef OK_KV
 #undef OK_META
     };
-    char *dir = fresh_dir("refused");
+    char *dir = tg_scratch_dir("refused");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct tg_tensor_writer *w;
         const struct tg_write_options o = {.format = &tg_format_gguf,
@@ -529,7 +512,7 @@ static void test_write_refused(void **state)
         if (tg_tensor_writer_open(&w, dir, &rows[i].plan, 1, &o, &err) == TG_OK || w ||
             !strstr(err.msg, rows[i].why))
             fail_msg("row %zu: wanted '%s', got '%s'", i, rows[i].why, err.msg);
-        assert_int_equal(names_in(dir), 0);
+        assert_int_equal(tg_files_in(dir), 0);
     }
     tg_free(dir);
 }
@@ -538,7 +521,7 @@ static void test_write_refused(void **state)
 static void test_edges(void **state)
 {
     (void)state;
-    char *dir = fresh_dir("edges");
+    char *dir = tg_scratch_dir("edges");
     const struct tg_gguf_kv kv[] = {
         {"none", tg_gguf_array(TG_GGUF_F32, NULL, 0)},
         {"words", tg_gguf_array(TG_GGUF_STRING, NULL, 0)},
@@ -598,7 +581,7 @@ static void test_torture(void **state)
             assert_null(t);
         }
     }
-    char *out = fresh_dir("torture");
+    char *out = tg_scratch_dir("torture");
     for (long n = 1;; n++) {
         tg_mem_fail_after(n);
         int rc = write_parts(out, 1);
@@ -607,16 +590,10 @@ static void test_torture(void **state)
             assert_true(n > 20);
             break;
         }
-        if (names_in(out) != 0)
+        if (tg_files_in(out) != 0)
             fail_msg("allocation %ld: files left after: %s", n, err.msg);
     }
     tg_free(out);
-}
-
-static int remove_scratch(void **state)
-{
-    (void)state;
-    return tg_dir_remove(scratch, NULL);
 }
 
 /* With a directory, only writes there what tests/interop/check_gguf.py reads. */
@@ -647,12 +624,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_getters),
         cmocka_unit_test(test_write_refused),
         cmocka_unit_test(test_edges),
-        cmocka_unit_test_setup_teardown(test_torture, NULL, remove_scratch),
+        cmocka_unit_test_setup_teardown(test_torture, NULL, tg_scratch_remove),
     };
     if (argc > 1)
         return write_samples(argv[1]);
-    snprintf(scratch, sizeof scratch, "/tmp/tegu-gguf-XXXXXX");
-    if (!mkdtemp(scratch))
+    if (!tg_scratch_make("gguf"))
         return 1;
     return tg_run_tests("gguf", tests, sizeof tests / sizeof *tests);
 }

@@ -495,7 +495,7 @@ static bool advance(struct decode *d, size_t n)
     float *x = floats(rows * D);
     struct tg_guarded y = tg_guard(rows * D);
     struct tg_guarded work =
-        tg_guard(t->ops->step_work_floats(&t->m, &b, d->capacity, t->ctx.threads));
+        tg_guard(tg_mixer_step_work(t->ops, &t->m, &b, d->capacity, t->ctx.threads));
     for (size_t i = 0; i < b.count; i++)
         memcpy(x + begin[i] * D, t->x + (t->begin[i] + d->past[i]) * D,
                (begin[i + 1] - begin[i]) * D * sizeof *x);

@@ -9,8 +9,8 @@
 #include "base/mem.h"
 #include "formats/format.h"
 #include "formats/tensors.h"
+#include "tests/scratch.h"
 
-static char scratch[64];
 static struct tg_err err;
 
 static const enum tg_dtype held[] = {
@@ -95,29 +95,12 @@ static void check_all(const char *path)
     tg_tensors_close(t);
 }
 
-static char *fresh_dir(const char *name)
-{
-    char *p = tg_path_join(scratch, name);
-    assert_int_equal(tg_dir_remove(p, &err), TG_OK);
-    assert_int_equal(tg_dir_make(p, &err), TG_OK);
-    return p;
-}
-
-static size_t names_in(const char *dir)
-{
-    char **names;
-    size_t n;
-    assert_int_equal(tg_dir_list(dir, &names, &n, &err), TG_OK);
-    tg_names_free(names, n);
-    return n;
-}
-
 static void test_written(void **state)
 {
     (void)state;
     static const uint64_t limits[] = {0, 1, 4000, 20000};
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
-        char *dir = fresh_dir("round"), *single = tg_path_join(dir, "pytorch_model.bin"),
+        char *dir = tg_scratch_dir("round"), *single = tg_path_join(dir, "pytorch_model.bin"),
              *index = tg_path_join(dir, "pytorch_model.bin.index.json");
         if (write_all(dir, false, limits[i]) != TG_OK)
             fail_msg("%s", err.msg);
@@ -129,7 +112,8 @@ static void test_written(void **state)
         tg_free(dir);
     }
     /* the same bytes, whatever the file is called */
-    char *dir = fresh_dir("same"), *a = tg_path_join(dir, "a.bin"), *b = tg_path_join(dir, "b.pth");
+    char *dir = tg_scratch_dir("same"), *a = tg_path_join(dir, "a.bin"),
+         *b = tg_path_join(dir, "b.pth");
     char one[65], two[65];
     assert_int_equal(write_all(a, true, 0), TG_OK);
     assert_int_equal(write_all(b, true, 0), TG_OK);
@@ -147,7 +131,7 @@ static void test_written(void **state)
 static void test_not_held(void **state)
 {
     (void)state;
-    char *dir = fresh_dir("refused");
+    char *dir = tg_scratch_dir("refused");
     struct tg_tensor_writer *w;
     struct tg_meta meta = {"k", "\377"};
     struct tg_write_options options = {.format = &tg_format_torch};
@@ -165,7 +149,7 @@ static void test_not_held(void **state)
     plan.dtype = TG_F32;
     assert_int_equal(tg_tensor_writer_open(&w, dir, &plan, 1, &options, &err), TG_ERR_VALUE);
     assert_non_null(strstr(err.msg, "metadata 'k' is not UTF-8"));
-    assert_int_equal(names_in(dir), 0);
+    assert_int_equal(tg_files_in(dir), 0);
     tg_free(dir);
 }
 
@@ -174,7 +158,7 @@ static void test_not_held(void **state)
 static void test_torture(void **state)
 {
     (void)state;
-    char *out = fresh_dir("torture");
+    char *out = tg_scratch_dir("torture");
     for (long n = 1;; n++) {
         tg_mem_fail_after(n);
         int rc = write_all(out, false, 20000);
@@ -183,16 +167,10 @@ static void test_torture(void **state)
             assert_true(n > 100);
             break;
         }
-        if (names_in(out) != 0)
-            fail_msg("allocation %ld: %d files left after: %s", n, (int)names_in(out), err.msg);
+        if (tg_files_in(out) != 0)
+            fail_msg("allocation %ld: %d files left after: %s", n, (int)tg_files_in(out), err.msg);
     }
     tg_free(out);
-}
-
-static int remove_scratch(void **state)
-{
-    (void)state;
-    return tg_dir_remove(scratch, NULL);
 }
 
 /* For tests/interop/check_torch.py: the tensors of any set as torch files of at most `max` bytes.
@@ -231,10 +209,9 @@ int main(int argc, char **argv)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_written),
         cmocka_unit_test(test_not_held),
-        cmocka_unit_test_setup_teardown(test_torture, NULL, remove_scratch),
+        cmocka_unit_test_setup_teardown(test_torture, NULL, tg_scratch_remove),
     };
-    snprintf(scratch, sizeof scratch, "/tmp/tegu-torch-XXXXXX");
-    if (!mkdtemp(scratch))
+    if (!tg_scratch_make("torch"))
         return 1;
     return tg_run_tests("torch_write", tests, sizeof tests / sizeof *tests);
 }

@@ -16,11 +16,7 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
     bool attends[TG_MAX_LAYERS];
     int rc;
 
-    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)) ||
-        (rc = tg_json_get_bool_or(c, "mlp_bias", &d.layer.mlp_bias, err)))
-        return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
-    if ((rc = tg_config_decoder(c, &d, spec, err)) ||
+    if ((rc = tg_config_biases(c, &d.layer, err)) || (rc = tg_config_decoder(c, &d, spec, err)) ||
         (rc = tg_config_mamba2(c, spec->width, &r, err)) ||
         (rc = tg_config_listed(c, "attn_layer_indices", 0, spec->layer_count, attends, err)))
         return rc;

@@ -19,11 +19,10 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
     int rc;
 
     spec->logit_scale = 0.0625;
-    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)) ||
+    if ((rc = tg_config_attention_bias(c, &d.layer, err)) ||
         (rc = tg_json_get_bool_or(c, "use_qk_norm", &norms, err)) ||
         (rc = tg_json_get_num_or(c, "logit_scale", 1e-6, 1e6, &spec->logit_scale, err)))
         return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
     d.layer.qk_norm = norms ? TG_QK_EACH : TG_QK_NONE;
     return tg_config_decoder(c, &d, spec, err);
 }

@@ -68,11 +68,8 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
     struct factors f;
     int rc;
 
-    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)) ||
-        (rc = tg_json_get_bool_or(c, "mlp_bias", &d.layer.mlp_bias, err)) ||
-        (rc = read_factors(c, &f, &r, err)))
+    if ((rc = tg_config_biases(c, &d.layer, err)) || (rc = read_factors(c, &f, &r, err)))
         return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
     if (d.layer.qkv_bias && f.in != 1)
         return tg_json_fail(c, "attention_in_multiplier", TG_ERR_UNSUPPORTED, err,
                             "%g with attention_bias is not supported; known: 1", f.in);

@@ -21,9 +21,8 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
     if (tg_json_has(tg_json_key(c, "hidden_activation")))
         d.keys.activation = "hidden_activation";
     if ((rc = tg_config_refuse(c, "use_bidirectional_attention", err)) ||
-        (rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)))
+        (rc = tg_config_attention_bias(c, &d.layer, err)))
         return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
     rc = tg_config_decoder(c, &d, spec, err);
     spec->embed_scale = sqrt((double)spec->width);
     return rc;

@@ -27,12 +27,11 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
     int rc;
 
     if ((rc = tg_config_refuse(c, "use_bidirectional_attention", err)) ||
-        (rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)) ||
+        (rc = tg_config_attention_bias(c, &d.layer, err)) ||
         (rc = tg_json_get_num_or(c, "query_pre_attn_scalar", 1e-6, 1e9, &scalar, err)) ||
         (rc = tg_config_cap(c, "attn_logit_softcapping", 0, &d.layer.attn_softcap, err)) ||
         (rc = tg_config_cap(c, "final_logit_softcapping", 0, &spec->logit_softcap, err)))
         return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
     d.layer.attn_scale = 1 / sqrt(scalar);
     if ((rc = tg_config_decoder(c, &d, spec, err)) ||
         (rc = tg_config_window(c, 4096, &window, err)) ||

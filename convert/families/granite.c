@@ -11,14 +11,12 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
 
     spec->embed_scale = 1;
     d.layer.mixer_scale = 1;
-    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)) ||
-        (rc = tg_json_get_bool_or(c, "mlp_bias", &d.layer.mlp_bias, err)) ||
+    if ((rc = tg_config_biases(c, &d.layer, err)) ||
         (rc = tg_json_get_num_or(c, "embedding_multiplier", 1e-6, 1e6, &spec->embed_scale, err)) ||
         (rc = tg_json_get_num_or(c, "logits_scaling", 1e-6, 1e6, &divisor, err)) ||
         (rc = tg_json_get_num_or(c, "residual_multiplier", 1e-6, 1e6, &d.layer.mixer_scale, err)) ||
         (rc = tg_json_get_num_or(c, "attention_multiplier", 1e-6, 1e6, &d.layer.attn_scale, err)))
         return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
     d.layer.mlp_scale = d.layer.mixer_scale;
     spec->logit_scale = 1 / divisor;
     return tg_config_decoder(c, &d, spec, err);

@@ -59,11 +59,10 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
     const char *positions = "";
     int rc;
 
-    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)) ||
+    if ((rc = tg_config_attention_bias(c, &d.layer, err)) ||
         (rc = tg_json_get_str_or(c, "position_embedding_type", &positions, err)) ||
         (rc = read_factors(c, spec, &d.layer, err)))
         return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
     d.no_rotary = strcmp(positions, "rope") != 0;
     if ((rc = tg_config_decoder(c, &d, spec, err)) || (rc = read_mlps(c, spec, err)) ||
         (rc = tg_config_mamba2(c, spec->width, &r, err)) ||

@@ -17,11 +17,8 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
     };
     int rc;
 
-    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)) ||
-        (rc = tg_json_get_bool_or(c, "mlp_bias", &d.layer.mlp_bias, err)))
-        return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
-    return tg_config_decoder(c, &d, spec, err);
+    rc = tg_config_biases(c, &d.layer, err);
+    return rc ? rc : tg_config_decoder(c, &d, spec, err);
 }
 
 static const char *const types[] = {"nemotron", NULL};

@@ -11,10 +11,9 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
                                    .keys.eps = ""};
     int rc;
 
-    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)) ||
+    if ((rc = tg_config_attention_bias(c, &d.layer, err)) ||
         (rc = tg_json_get_num_or(c, "clip_qkv", 1e-6, 1e9, &d.layer.qkv_clip, err)))
         return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
     return tg_config_decoder(c, &d, spec, err);
 }
 

@@ -17,10 +17,8 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
     size_t window;
     int rc;
 
-    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)))
-        return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
-    if ((rc = tg_config_decoder(c, &d, spec, err)) ||
+    if ((rc = tg_config_attention_bias(c, &d.layer, err)) ||
+        (rc = tg_config_decoder(c, &d, spec, err)) ||
         (rc = tg_config_window(c, 4096, &window, err)))
         return rc;
     return tg_config_layer_types(c, window, 4, spec, err);

@@ -45,10 +45,8 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
     bool recurs[TG_MAX_LAYERS], all = true;
     int rc;
 
-    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)))
-        return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
-    if ((rc = tg_config_decoder(c, &d, spec, err)) || (rc = read_linear(c, spec, &r, err)) ||
+    if ((rc = tg_config_attention_bias(c, &d.layer, err)) ||
+        (rc = tg_config_decoder(c, &d, spec, err)) || (rc = read_linear(c, spec, &r, err)) ||
         (rc = tg_config_kinds(c, "layer_types", kinds, 4, spec->layer_count, recurs, err)))
         return rc;
     for (size_t i = 0; i < spec->layer_count; i++)

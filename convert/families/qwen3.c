@@ -15,10 +15,8 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
                                    .layer.qk_norm = TG_QK_HEAD};
     int rc;
 
-    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)))
-        return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
-    if ((rc = tg_config_decoder(c, &d, spec, err)))
+    if ((rc = tg_config_attention_bias(c, &d.layer, err)) ||
+        (rc = tg_config_decoder(c, &d, spec, err)))
         return rc;
     return tg_config_qwen_windows(c, spec, err);
 }

@@ -1,7 +1,22 @@
-/* Qwen3.5, dense text models (Qwen3_5TextConfig): Qwen3-Next's layers with a dense mlp, and the
- * linear layers' projections apart. */
+/* Qwen3.5 text models, dense (Qwen3_5TextConfig) and with experts (Qwen3_5MoeTextConfig):
+ * Qwen3-Next's layers, the linear ones' projections apart. With experts every mlp is experts with a
+ * gated shared one, and the weights of those taken always sum to 1. */
 #include "convert/config_recurrent.h"
+
+#include <string.h>
+
 #include "convert/names.h"
+
+static const char *const types[] = {"qwen3_5_text", "qwen3_5_moe_text", NULL};
+
+/* What the class with experts takes for absent keys, where the dense one takes something else */
+static void sparse_defaults(struct tg_config_defaults *d)
+{
+    d->kv_heads = 2;
+    d->sizes.width = 2048;
+    d->sizes.mlp_dim = 512;
+    d->sizes.layers = 40;
+}
 
 static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_err *err)
 {
@@ -15,14 +30,24 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
         .norm.plus_one = true,
         .rotary_share = 0.25,
         .layer = {.qk_norm = TG_QK_HEAD, .output_gate = true}};
+    struct tg_moe_spec moe = {.experts = 256, .per_token = 8};
+    const char *type;
     int rc;
 
-    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)))
+    if ((rc = tg_json_get_str(c, "model_type", &type, err)))
         return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
-    if ((rc = tg_config_decoder(c, &d, spec, err)))
+    const bool sparse = strcmp(type, types[1]) == 0;
+    if (sparse)
+        sparse_defaults(&d);
+    if ((rc = tg_config_attention_bias(c, &d.layer, err)) ||
+        (rc = tg_config_decoder(c, &d, spec, err)) || (rc = tg_config_qwen_hybrid(c, spec, err)))
         return rc;
-    return tg_config_qwen_hybrid(c, spec, err);
+    if (!sparse)
+        return TG_OK;
+    if ((rc = tg_config_qwen_moe(c, &moe, err)))
+        return rc;
+    moe.renormalise = true;
+    return tg_config_sparse_layers(c, &moe, spec, err);
 }
 
 #define IN "[model.]layers.{i}.linear_attn."
@@ -36,11 +61,12 @@ static const struct tg_name_rule names[] = {
     {IN "in_proj_b.weight", "layers.{i}.mixer.b.weight", NULL},
     {IN "in_proj_a.weight", "layers.{i}.mixer.a.weight", NULL},
     TG_NAMES_MLP,
+    TG_NAMES_EXPERTS,
+    TG_NAMES_SHARED_EXPERT,
     {NULL, NULL, NULL},
 };
 #undef IN
 
-static const char *const types[] = {"qwen3_5_text", NULL};
 static const char *const droppable[] = {"*rotary_emb.inv_freq", "mtp.*", NULL};
 
 const struct tg_family tg_family_qwen3_5_text = {

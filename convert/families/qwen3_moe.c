@@ -29,10 +29,8 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
     size_t window;
     int rc;
 
-    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)))
-        return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
-    if ((rc = tg_config_decoder(c, &d, spec, err)) || (rc = read_moe(c, &moe, err)) ||
+    if ((rc = tg_config_attention_bias(c, &d.layer, err)) ||
+        (rc = tg_config_decoder(c, &d, spec, err)) || (rc = read_moe(c, &moe, err)) ||
         (rc = tg_json_get_bool_or(c, "use_sliding_window", &slides, err)) ||
         (rc = tg_config_window(c, 4096, &window, err)))
         return rc;

@@ -17,10 +17,8 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
     struct tg_moe_spec moe = {.experts = 512, .per_token = 10};
     int rc;
 
-    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)))
-        return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
-    if ((rc = tg_config_decoder(c, &d, spec, err)) || (rc = tg_config_qwen_hybrid(c, spec, err)) ||
+    if ((rc = tg_config_attention_bias(c, &d.layer, err)) ||
+        (rc = tg_config_decoder(c, &d, spec, err)) || (rc = tg_config_qwen_hybrid(c, spec, err)) ||
         (rc = tg_config_qwen_moe(c, &moe, err)))
         return rc;
     return moe.experts ? tg_config_sparse_layers(c, &moe, spec, err) : TG_OK;

@@ -43,12 +43,10 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
     size_t window;
     int rc;
 
-    if ((rc = tg_json_get_bool_or(c, "attention_bias", &d.layer.qkv_bias, err)) ||
-        (rc = tg_json_get_bool_or(c, "mlp_bias", &d.layer.mlp_bias, err)) ||
+    if ((rc = tg_config_biases(c, &d.layer, err)) ||
         (rc = tg_json_get_bool_or(c, "use_sliding_window", &use, err)) ||
         (rc = tg_config_window(c, 0, &window, err)))
         return rc;
-    d.layer.o_bias = d.layer.qkv_bias;
     if ((rc = tg_config_decoder(c, &d, spec, err)) || (rc = read_rotated(c, spec, err)))
         return rc;
     if (tg_json_has(tg_json_key(c, "layer_types")))

@@ -259,13 +259,6 @@ size_t tg_delta_mixer_state(const struct tg_mixer *m, size_t capacity)
     return tg_conv_state(&p.conv) + tg_recur_state(&p.recur);
 }
 
-size_t tg_delta_mixer_step_work(const struct tg_mixer *m, const struct tg_batch *b, size_t capacity,
-                                int threads)
-{
-    (void)capacity;
-    return tg_delta_mixer_work(m, b, threads, false);
-}
-
 void tg_delta_mixer_step(const struct tg_ctx *ctx, const struct tg_mixer *m,
                          const struct tg_batch *b, size_t capacity, const float *x,
                          float *const *states, float *y, float *work)

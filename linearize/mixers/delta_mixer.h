@@ -26,8 +26,6 @@ void tg_delta_mixer_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
                         const struct tg_batch *b, const float *x, const float *dy,
                         const float *saved, float *dx, const struct tg_mixer_grads *d, float *work);
 size_t tg_delta_mixer_state(const struct tg_mixer *m, size_t capacity);
-size_t tg_delta_mixer_step_work(const struct tg_mixer *m, const struct tg_batch *b, size_t capacity,
-                                int threads);
 void tg_delta_mixer_step(const struct tg_ctx *ctx, const struct tg_mixer *m,
                          const struct tg_batch *b, size_t capacity, const float *x,
                          float *const *states, float *y, float *work);

@@ -9,7 +9,6 @@ const struct tg_mixer_ops tg_mixer_kda = {
     .forward = tg_delta_mixer_fwd,
     .backward = tg_delta_mixer_bwd,
     .state_floats = tg_delta_mixer_state,
-    .step_work_floats = tg_delta_mixer_step_work,
     .step = tg_delta_mixer_step,
     .inherit = NULL,
 };

@@ -166,13 +166,6 @@ static size_t state_floats(const struct tg_mixer *m, size_t capacity)
     return tg_recur_state(&p.recur);
 }
 
-static size_t step_work(const struct tg_mixer *m, const struct tg_batch *b, size_t capacity,
-                        int threads)
-{
-    (void)capacity;
-    return work_floats(m, b, threads, false);
-}
-
 static void step(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                  size_t capacity, const float *x, float *const *states, float *y, float *work)
 {
@@ -190,7 +183,6 @@ const struct tg_mixer_ops tg_mixer_lightning = {
     .forward = fwd,
     .backward = bwd,
     .state_floats = state_floats,
-    .step_work_floats = step_work,
     .step = step,
     .inherit = NULL,
 };

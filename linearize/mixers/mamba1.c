@@ -232,13 +232,6 @@ static size_t state_floats(const struct tg_mixer *m, size_t capacity)
     return tg_conv_state(&p.conv) + p.I * p.N;
 }
 
-static size_t step_work(const struct tg_mixer *m, const struct tg_batch *b, size_t capacity,
-                        int threads)
-{
-    (void)capacity;
-    return work_floats(m, b, threads, false);
-}
-
 static void step(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                  size_t capacity, const float *x, float *const *states, float *y, float *work)
 {
@@ -256,7 +249,6 @@ const struct tg_mixer_ops tg_mixer_mamba1 = {
     .forward = fwd,
     .backward = bwd,
     .state_floats = state_floats,
-    .step_work_floats = step_work,
     .step = step,
     .inherit = NULL,
 };

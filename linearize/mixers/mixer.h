@@ -47,6 +47,7 @@ struct tg_mixer_ops {
      * in it). A state holds state_floats for `capacity` tokens in all; zeroed memory is the empty
      * state. Rows whose mixer state is constant ignore capacity. */
     size_t (*state_floats)(const struct tg_mixer *m, size_t capacity);
+    /* scratch of step; NULL: as much as forward's */
     size_t (*step_work_floats)(const struct tg_mixer *m, const struct tg_batch *b, size_t capacity,
                                int threads);
     void (*step)(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
@@ -60,5 +61,8 @@ struct tg_mixer_ops {
 extern const struct tg_mixer_ops
     *const tg_mixers[]; /* same order as tg_mixer_schemas, NULL-terminated */
 const struct tg_mixer_ops *tg_mixer_find(const struct tg_mixer_schema *schema);
+/* What ops->step needs */
+size_t tg_mixer_step_work(const struct tg_mixer_ops *ops, const struct tg_mixer *m,
+                          const struct tg_batch *b, size_t capacity, int threads);
 
 #endif

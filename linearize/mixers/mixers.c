@@ -18,3 +18,10 @@ const struct tg_mixer_ops *tg_mixer_find(const struct tg_mixer_schema *schema)
             return tg_mixers[i];
     return NULL;
 }
+
+size_t tg_mixer_step_work(const struct tg_mixer_ops *ops, const struct tg_mixer *m,
+                          const struct tg_batch *b, size_t capacity, int threads)
+{
+    return ops->step_work_floats ? ops->step_work_floats(m, b, capacity, threads)
+                                 : ops->work_floats(m, b, threads, false);
+}

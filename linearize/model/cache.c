@@ -198,7 +198,7 @@ static int scratch_for(struct tg_cache *c, const struct tg_model *m, const struc
         struct tg_mixer mixer;
         tg_model_mixer(m, l, m->data, &c->ropes, &mixer);
         size_t need =
-            tg_model_mixer_ops(m, l)->step_work_floats(&mixer, b, c->capacity, m->ctx.threads);
+            tg_mixer_step_work(tg_model_mixer_ops(m, l), &mixer, b, c->capacity, m->ctx.threads);
         work = need > work ? need : work;
     }
     size_t need = lay_out(c, tg_batch_rows(b), work, NULL, s);

@@ -17,7 +17,7 @@ refused 2 "tegu: unknown command 'hybridise': did you mean 'hybridize'?*" tegu h
 refused 2 "tegu: unknown command 'xyzzy'*" tegu help xyzzy
 refused 2 "usage: tegu <command>*" tegu
 refused 2 "tegu rank: option '--data FILE' is required*" tegu rank m
-refused 2 "tegu plan: option --mixer: 'gated' is not one of softmax, window, gated_window,*" tegu plan m --mixer gated
+refused 2 "tegu plan: option --mixer: 'gated' is not one of window, gated_window,*" tegu plan m --mixer gated
 refused 2 "tegu plan: option --window: '12x' is not a whole number*" tegu plan m --window 12x
 refused 2 "tegu logits: give one of --ids F*" tegu logits m -o o.safetensors
 refused 2 "tegu inspect: TG_CPU_MASK: 'all' is not a number*" env TG_CPU_MASK=all tegu inspect m

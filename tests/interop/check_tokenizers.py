@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
 """Random texts through HF `tokenizers` or sentencepiece and through `tegu tokenize` and `tegu detokenize`, for every folder given (default:
 all of tests/data/tokenizers). Run from the root of the repository.
-  tokenizers.py [--tegu build/tegu] [--count 2000] [--seed 1] [FOLDER...]"""
+  check_tokenizers.py [--tegu build/tegu] [--count 2000] [--seed 1] [FOLDER...]"""
 import argparse, glob, json, os, random, subprocess, sys, tempfile, unicodedata
 
-sys.path.pop(0)  # this file bears the name of the module
 parser = argparse.ArgumentParser()
 parser.add_argument("--tegu", default="build/tegu")
 parser.add_argument("--count", type=int, default=2000)
