@@ -11,7 +11,7 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "convert/config.h"
-#include "convert/family.h"
+#include "convert/families.h"
 #include "convert/gguf_model.h"
 #include "convert/names.h"
 #include "convert/scaled.h"

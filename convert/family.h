@@ -29,9 +29,4 @@ struct tg_family {
 extern const struct tg_family
     *const tg_families[]; /* NULL-terminated, in the order of families.def */
 
-/* The rows themselves, each in families/<name>.c */
-#define TG_FAMILY(name) extern const struct tg_family tg_family_##name;
-#include "convert/families.def"
-#undef TG_FAMILY
-
 #endif

@@ -89,7 +89,7 @@ enum tg_mixer_flags {
     TG_MIXER_LINEAR = 1,      /* state does not grow with the text */
     TG_MIXER_WINDOW = 2,      /* needs window >= 1 */
     TG_MIXER_FAR = 4,         /* has a feature map */
-    TG_MIXER_TEACHER = 8,     /* appears in teachers (softmax, window) */
+    TG_MIXER_TEACHER = 8,     /* a plan can change it (softmax, window) */
     TG_MIXER_RECURRENT = 256, /* a family's own recurrent layer: kept as it is, no plan makes one */
 };
 struct tg_mixer_schema {

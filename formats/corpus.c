@@ -142,28 +142,54 @@ static int read_tensors(const char *path, struct tg_ids *ids, struct tg_err *err
     return rc;
 }
 
+static bool ends_with(const char *path, const char *ending)
+{
+    size_t n = strlen(path), m = strlen(ending);
+    return n >= m && strcmp(path + n - m, ending) == 0;
+}
+
+static int append_npy(const void *bytes, size_t len, const char *path, struct tg_ids *ids,
+                      struct tg_err *err)
+{
+    struct tg_tensor t;
+    int rc = tg_npy_parse(bytes, len, path, &t, err);
+    return rc == TG_OK ? append(&t, ids, err) : rc;
+}
+
+/* Known by its first bytes. */
 static int read_npy(const char *path, bool *is_npy, struct tg_ids *ids, struct tg_err *err)
 {
     struct tg_map m;
-    struct tg_tensor t;
     int rc = tg_map_open(&m, path, err);
     if (rc != TG_OK)
         return rc;
     *is_npy = tg_npy_probe(m.data, m.size);
-    if (*is_npy && (rc = tg_npy_parse(m.data, m.size, path, &t, err)) == TG_OK)
-        rc = append(&t, ids, err);
+    if (*is_npy)
+        rc = append_npy(m.data, m.size, path, ids, err);
     tg_map_close(&m);
+    return rc;
+}
+
+/* Known by its name: what is compressed is not looked into twice. */
+static int read_npy_gz(const char *path, struct tg_ids *ids, struct tg_err *err)
+{
+    char *bytes = NULL;
+    size_t len;
+    int rc = tg_bytes_read(path, max_text, &bytes, &len, err);
+    if (rc == TG_OK)
+        rc = append_npy(bytes, len, path, ids, err);
+    tg_free(bytes);
     return rc;
 }
 
 static int read_any(const char *path, const struct tg_tokenizer *tok, struct tg_ids *ids,
                     struct tg_err *err)
 {
-    static const char suffix[] = ".safetensors";
-    size_t n = strlen(path), s = sizeof suffix - 1;
     bool is_npy = false;
-    if (n >= s && strcmp(path + n - s, suffix) == 0)
+    if (ends_with(path, ".safetensors"))
         return read_tensors(path, ids, err);
+    if (ends_with(path, ".npy.gz"))
+        return read_npy_gz(path, ids, err);
     int rc = read_npy(path, &is_npy, ids, err);
     return rc == TG_OK && !is_npy ? read_text(path, tok, ids, err) : rc;
 }

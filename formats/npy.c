@@ -64,23 +64,43 @@ static bool parse_length(const char *shape, int64_t *n)
     return *shape == ')';
 }
 
+/* The header's dict as text in dict[size]; the cursor then stands at the data. */
+static int read_header(struct tg_cursor *c, const char *file, char *dict, size_t size,
+                       struct tg_err *err)
+{
+    tg_cursor_bytes(c, sizeof magic - 1);
+    const uint8_t version = tg_cursor_u8(c);
+    tg_cursor_u8(c);
+    if (!c->failed && (version < 1 || version > 3))
+        return tg_fail(err, TG_ERR_FORMAT, "%s: damaged .npy header: version %d is not 1, 2 or 3",
+                       file, version);
+    const size_t n = version == 1 ? tg_cursor_u16(c) : tg_cursor_u32(c);
+    if (!c->failed && n >= size)
+        return tg_fail(err, TG_ERR_FORMAT,
+                       "%s: damaged .npy header: a length of %zu bytes, limit %zu", file, n,
+                       size - 1);
+    const uint8_t *text = tg_cursor_bytes(c, n);
+    if (c->failed)
+        return tg_fail(err, TG_ERR_FORMAT,
+                       "%s: damaged .npy header: it ends beyond the file's %zu bytes", file,
+                       c->len);
+    memcpy(dict, text, n);
+    dict[n] = '\0';
+    return TG_OK;
+}
+
 int tg_npy_parse(const void *bytes, size_t len, const char *file, struct tg_tensor *t,
                  struct tg_err *err)
 {
     struct tg_cursor c = tg_cursor_over(bytes, len);
     char dict[1024];
-    tg_cursor_bytes(&c, 6);
-    uint8_t version = tg_cursor_u8(&c);
-    tg_cursor_u8(&c);
-    size_t n = version == 1 ? tg_cursor_u16(&c) : tg_cursor_u32(&c);
-    const uint8_t *text = tg_cursor_bytes(&c, n);
-    if (!tg_npy_probe(bytes, len) || c.failed || version < 1 || version > 3 || n >= sizeof dict)
-        return tg_fail(err, TG_ERR_FORMAT, "%s: damaged .npy header", file);
-    memcpy(dict, text, n);
-    dict[n] = '\0';
+    const int rc = read_header(&c, file, dict, sizeof dict, err);
+    if (rc != TG_OK)
+        return rc;
     const char *descr = value_of(dict, "descr"), *shape = value_of(dict, "shape");
     if (!descr || !shape)
-        return tg_fail(err, TG_ERR_FORMAT, "%s: .npy header without descr or shape", file);
+        return tg_fail(err, TG_ERR_FORMAT, "%s: .npy header without '%s'", file,
+                       descr ? "shape" : "descr");
     *t = (struct tg_tensor){.name = "array", .rank = 1, .file = file};
     if (!parse_dtype(descr, &t->dtype))
         return tg_fail(err, TG_ERR_UNSUPPORTED,

@@ -10,7 +10,8 @@
 
 bool tg_npy_probe(const void *bytes, size_t len);
 
-/* A one-dimensional little-endian integer array as a tensor that borrows `bytes` and `file`. */
+/* A one-dimensional little-endian integer array, of bytes that the probe knows, as a tensor that
+ * borrows `bytes` and `file`. */
 int tg_npy_parse(const void *bytes, size_t len, const char *file, struct tg_tensor *t,
                  struct tg_err *err);
 

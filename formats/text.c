@@ -97,7 +97,7 @@ static int gunzip(const struct tg_map *m, const char *path, struct sink *s, stru
     return rc;
 }
 
-int tg_text_read_raw(const char *path, size_t max, char **text, size_t *len, struct tg_err *err)
+int tg_bytes_read(const char *path, size_t max, char **bytes, size_t *len, struct tg_err *err)
 {
     struct tg_map m;
     struct sink s = {.max = max < SIZE_MAX / 2 ? max : SIZE_MAX / 2};
@@ -118,17 +118,25 @@ int tg_text_read_raw(const char *path, size_t max, char **text, size_t *len, str
     tg_map_close(&m);
     if (rc == TG_OK && s.len == 0)
         rc = tg_fail(err, TG_ERR_VALUE, "%s: the text is empty", path);
-    size_t good = rc == TG_OK ? tg_utf8_check(s.text, s.len) : 0;
-    if (rc == TG_OK && good < s.len)
-        rc = tg_fail(err, TG_ERR_FORMAT, "%s: not valid UTF-8 at byte %zu", path, good);
     if (rc != TG_OK) {
         tg_free(s.text);
         return rc;
     }
     s.text[s.len] = '\0';
-    *text = s.text;
+    *bytes = s.text;
     *len = s.len;
     return TG_OK;
+}
+
+int tg_text_read_raw(const char *path, size_t max, char **text, size_t *len, struct tg_err *err)
+{
+    int rc = tg_bytes_read(path, max, text, len, err);
+    size_t good = rc == TG_OK ? tg_utf8_check(*text, *len) : 0;
+    if (rc != TG_OK || good == *len)
+        return rc;
+    tg_free(*text);
+    *text = NULL;
+    return tg_fail(err, TG_ERR_FORMAT, "%s: not valid UTF-8 at byte %zu", path, good);
 }
 
 bool tg_text_is_jsonl(const char *path)

@@ -7,7 +7,9 @@
 
 #include "base/status.h"
 
-/* The file's bytes, decompressed, checked to be UTF-8 and not empty, NUL-terminated; caller frees.
+/* The file's bytes, decompressed if it is gzip; not empty, NUL-terminated; caller frees. */
+int tg_bytes_read(const char *path, size_t max, char **bytes, size_t *len, struct tg_err *err);
+/* The same, checked to be UTF-8 and not empty, NUL-terminated; caller frees.
  */
 int tg_text_read_raw(const char *path, size_t max, char **text, size_t *len, struct tg_err *err);
 

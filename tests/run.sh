@@ -30,7 +30,7 @@ run() { # name, command...
 for t in "$out"/tests/test_*; do
     [ -f "$t" ] && [ -x "$t" ] && run "$(basename "$t")" "$t"
 done
-for t in tests/lint_self.sh tests/install.sh tests/examples.sh tests/cli/run.sh; do
+for t in tests/lint_self.sh tests/install.sh tests/adding.sh tests/examples.sh tests/cli/run.sh; do
     [ -f "$t" ] && run "$(basename "$(dirname "$t")")_$(basename "$t" .sh)" bash "$t" "$out"
 done
 echo "$passed passed, $failed failed"

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <zlib.h>
 
 #include "base/file.h"
@@ -20,7 +21,10 @@ static char *put(const char *name, const void *bytes, size_t n)
 {
     char *path = tg_path_join(scratch, name);
     assert_non_null(path);
-    assert_int_equal(tg_file_write(path, bytes, n, &err), TG_OK);
+    FILE *f = fopen(path, "wb"); /* thousands of files: without tg_file_write's fsync */
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
     return path;
 }
 
@@ -265,12 +269,23 @@ static void test_token_files(void **state)
         {"{'descr': '<i8', 'shape': (99999999999999999999999,), }\n", 1, i8, 24, 0,
          "one dimension"},
         {"{'descr': '<i8', 'shape': (900000000000000000,), }\n", 1, i8, 24, 0, "elements, but"},
-        {"{'descr': '<i4', }\n", 1, i4, 12, 0, "without descr or shape"},
+        {"{'descr': '<i4', }\n", 1, i4, 12, 0, "without 'shape'"},
+        {"{'shape': (3,), }\n", 1, i4, 12, 0, "without 'descr'"},
+        {"{'descr' '<i4', 'shape': (3,), }\n", 1, i4, 12, 0, "without 'descr'"},
+        {"", 1, i4, 12, 0, "without 'descr'"},
+        {"{'descr': '|u1', 'shape': (3,), }\n", 1, i4, 12, 0, "type '|u1'"},
+        {"{'descr': 4, 'shape': (3,), }\n", 1, i4, 12, 0, "type 4, 'shap"},
+        {"{'descr': '<i4', 'shape': [3], }\n", 1, i4, 12, 0, "shape [3]"},
+        {"{'descr': '<i4', 'shape': (3), }\n", 1, i4, 12, 0, "shape (3)"},
+        {"{'descr': '<i4', 'shape': (-3,), }\n", 1, i4, 12, 0, "shape (-3,)"},
+        {"{'descr': '<i4', 'shape': (3.0,), }\n", 1, i4, 12, 0, "shape (3.0,)"},
+        {"{'descr': '<i4', 'shape': (3,", 1, i4, 12, 0, "shape (3,"},
         {"{'descr': '<i8', 'shape': (2,), }\n", 1, negative, 16, 0, "token 1 has the id -2"},
         {"{'descr': '<i8', 'shape': (2,), }\n", 1, large, 16, 0,
          "token 1 has the id 1099511627776"},
         {"{'descr': '<i8', 'shape': (0,), }\n", 1, large, 0, 0, "no tokens"},
-        {"{'descr': '<i4', 'shape': (3,), }\n", 9, i4, 12, 0, "damaged .npy"},
+        {"{'descr': '<i4', 'shape': (3,), }\n", 9, i4, 12, 0, "version 9 is not"},
+        {"{'descr': '<i4', 'shape': (3,), }\n", 0, i4, 12, 0, "version 0 is not"},
     };
     unsigned char file[512];
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -294,14 +309,6 @@ static void test_token_files(void **state)
         tg_ids_release(&ids);
         tg_free(path);
     }
-    size_t whole = npy(file, rows[0].dict, 1, i4, 12);
-    for (size_t n = 6; n < whole; n++) {
-        struct tg_ids ids = {0};
-        char *path = put("cut.npy", file, n);
-        assert_int_equal(read_part(path, "", NULL, 0, &ids), TG_ERR_FORMAT);
-        tg_ids_release(&ids);
-        tg_free(path);
-    }
     /* safetensors: a batch is read row after row */
     struct tg_ids ids = {0};
     char *path = tg_path_join(scratch, "ids.safetensors");
@@ -319,6 +326,135 @@ static void test_token_files(void **state)
     assert_true(ids.count == 3 && ids.data[2] == 70000);
     tg_ids_release(&ids);
     tg_free(path);
+}
+
+/* Reads the bytes as a file of ids, which must fail with a message that names file and `why`. */
+/* The same file compressed is the same ids; a compressed text by that name is no array. */
+static void test_npy_gz(void **state)
+{
+    static const int32_t want[] = {1, 2, 70000};
+    static const char dict[] = "{'descr': '<i4', 'fortran_order': False, 'shape': (3,), }\n";
+    unsigned char file[200], packed[400];
+    size_t n = npy(file, dict, 1, want, sizeof want);
+    size_t size = gzip((const char *)file, n, packed, 0, sizeof packed);
+    struct tg_ids ids = {0};
+    struct tg_corpus_spec spec = {.path = put("ids.npy.gz", packed, size), .end = INFINITY};
+    (void)state;
+    assert_int_equal(tg_corpus_read(&spec, NULL, 0, &ids, &err), TG_OK);
+    assert_int_equal(ids.count, 3);
+    assert_memory_equal(ids.data, want, sizeof want);
+    tg_free(spec.path);
+    size = gzip("words", 5, packed, 0, sizeof packed);
+    spec.path = put("words.npy.gz", packed, size);
+    assert_int_equal(tg_corpus_read(&spec, NULL, 0, &ids, &err), TG_ERR_FORMAT);
+    assert_int_equal(ids.count, 3);
+    tg_ids_release(&ids);
+    tg_free(spec.path);
+}
+
+static void refuse_npy(const unsigned char *bytes, size_t n, const char *why)
+{
+    struct tg_ids ids = {0};
+    char *path = put("bad.npy", bytes, n);
+    const int rc = read_part(path, "", NULL, 0, &ids);
+    if (rc == TG_OK || !strstr(err.msg, why))
+        fail_msg("%zu bytes: %d %s; expected: %s", n, rc, err.msg, why);
+    assert_int_equal(ids.count, 0);
+    tg_ids_release(&ids);
+    tg_free(path);
+}
+
+/* Cut at every byte, and the length wrong in each of its bytes. */
+static void test_npy_header(void **state)
+{
+    (void)state;
+    static const char dict[] = "{'descr': '<i4', 'fortran_order': False, 'shape': (3,), }   \n";
+    static const int32_t data[] = {1, 2, 3};
+    static const unsigned char wrong[] = {1, 2, 4, 12, 13, 127, 255, 254, 250, 249, 200};
+    unsigned char file[512];
+    char why[96];
+    for (int version = 1; version <= 3; version++) {
+        const size_t whole = npy(file, dict, version, data, 12), head = whole - 12,
+                     length = sizeof dict - 1, width = version == 1 ? 2 : 4;
+        for (size_t n = 0; n < whole; n++) {
+            if (n < 6)
+                snprintf(why, sizeof why, "text needs a tokenizer");
+            else if (n < head)
+                snprintf(why, sizeof why, "ends beyond the file's %zu bytes", n);
+            else
+                snprintf(why, sizeof why, "3 elements, but %zu bytes of data", n - head);
+            refuse_npy(file, n, why);
+        }
+        for (size_t at = 0; at < width; at++) {
+            const unsigned char keep = file[8 + at];
+            for (size_t k = 0; k < sizeof wrong; k++) {
+                const unsigned char value = (unsigned char)(keep + wrong[k]);
+                const size_t says = (length & ~((size_t)255 << (8 * at))) | (size_t)value
+                                                                                << (8 * at);
+                if (says >= 1024)
+                    snprintf(why, sizeof why, "a length of %zu bytes, limit 1023", says);
+                else if (says > length + 12)
+                    snprintf(why, sizeof why, "ends beyond the file's %zu bytes", whole);
+                else if (says >
+                         strlen("{'descr': '<i4', 'fortran_order': False, 'shape': (3,)") - 1)
+                    snprintf(why, sizeof why, "3 elements, but %zu bytes",
+                             whole - (head - length) - says);
+                else
+                    snprintf(why, sizeof why, ".npy ");
+                file[8 + at] = value;
+                refuse_npy(file, whole, why);
+            }
+            file[8 + at] = keep;
+        }
+    }
+}
+
+static size_t peak_memory(void)
+{
+    struct rusage u;
+    assert_int_equal(getrusage(RUSAGE_SELF, &u), 0);
+    return (size_t)u.ru_maxrss << 10;
+}
+
+/* What would grow to 256 MiB, as one member and as 256, is refused at the stated maximum while
+ * little more than that is held. */
+static void test_bombs(void **state)
+{
+    (void)state;
+    enum { PIECE = 1 << 20, PIECES = 256, MAX = 1 << 20, ALLOWED = 16 << 20, ROOM = 1 << 20 };
+    unsigned char *z = tg_alloc(ROOM);
+    char *text = tg_alloc(PIECE), why[64];
+    size_t n = 0, one = 0;
+    z_stream s = {0};
+    memset(text, 'a', PIECE);
+    assert_int_equal(deflateInit2(&s, 9, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    s.next_out = z;
+    s.avail_out = ROOM;
+    for (int i = 0; i < PIECES; i++) {
+        s.next_in = (unsigned char *)text;
+        s.avail_in = PIECE;
+        assert_true(deflate(&s, i + 1 < PIECES ? Z_NO_FLUSH : Z_FINISH) >= 0);
+    }
+    one = s.total_out;
+    deflateEnd(&s);
+    assert_in_range(one, 1, (size_t)PIECE * PIECES / 1000);
+    char *single = put("bomb.gz", z, one);
+    one = gzip(text, PIECE, z, 0, ROOM);
+    for (n = one; n < one * PIECES; n += one)
+        memcpy(z + n, z, one);
+    char *members = put("bomb.jsonl.gz", z, n);
+
+    const size_t before = peak_memory();
+    snprintf(why, sizeof why, "larger than %d bytes", MAX);
+    assert_int_equal(read_text(single, MAX, ""), TG_ERR_VALUE);
+    assert_non_null(strstr(err.msg, why));
+    assert_int_equal(read_text(members, MAX, ""), TG_ERR_VALUE);
+    assert_non_null(strstr(err.msg, why));
+    assert_in_range(peak_memory() - before, 0, ALLOWED);
+    tg_free(single);
+    tg_free(members);
+    tg_free(text);
+    tg_free(z);
 }
 
 static void test_encoded(void **state)
@@ -398,11 +534,14 @@ static int remove_scratch(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bombs), /* before others raise the peak */
         cmocka_unit_test(test_text),
         cmocka_unit_test(test_gzip),
         cmocka_unit_test(test_jsonl),
         cmocka_unit_test(test_spec),
         cmocka_unit_test(test_token_files),
+        cmocka_unit_test(test_npy_gz),
+        cmocka_unit_test(test_npy_header),
         cmocka_unit_test_setup_teardown(test_encoded, NULL, remove_scratch),
     };
     snprintf(scratch, sizeof scratch, "/tmp/tegu-corpus-XXXXXX");

@@ -194,6 +194,8 @@ static const struct fused {
      {{tg_layout_pairs_tail, at_pairs_tail, 2, {H * K, D}}}},
     {"pairs at the end", &layer, 2, {M, D}, {{tg_layout_pairs_tail, at_pairs_end, 2, {M, D}}}},
     {"pairs at the end of a bias", &layer, 1, {M}, {{tg_layout_pairs_tail, at_pairs_end, 1, {M}}}},
+    {"pairs apart", &layer, 2, {H * K, D}, {{tg_layout_pairs, at_same, 2, {H * K, D}}}},
+    {"pairs apart at the end", &layer, 2, {M, D}, {{tg_layout_pairs_tail, at_same, 2, {M, D}}}},
     {"experts",
      &layer,
      3,
@@ -240,8 +242,11 @@ static void check_part(const struct fused *f, const struct part *part, const flo
                        float *again, unsigned *taken)
 {
     const struct tg_param p = param_of(part->rank, part->shape);
+    /* pairs that stay where they are lie apart already */
+    const bool pairs = part->fn == tg_layout_pairs || part->fn == tg_layout_pairs_tail;
+    const struct tg_model_spec spec = {.pairs_apart = pairs && part->place == at_same};
     const struct tg_layout_ask ask = {
-        .layer = f->layer, .param = &p, .stored_rank = f->rank, .stored = f->stored};
+        .spec = &spec, .layer = f->layer, .param = &p, .stored_rank = f->rank, .stored = f->stored};
     /* an expert's bias [E,M] counts as E M rows of one */
     const size_t columns =
         part->rank > 1 && part->place != at_experts_first && part->place != at_experts_second

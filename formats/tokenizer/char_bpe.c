@@ -397,7 +397,7 @@ static int encode_part(struct tg_encoder *e, const struct char_bpe *m, struct tg
     if (!tg_bpe_merge(&m->merges, s, &n))
         return out_of_memory(e->t, e->err);
     rc = m->by_score ? push_scored(e, m, word, s->ids, n) : tg_ids_append(e, s->ids, n);
-    if (rc == TG_OK)
+    if (rc == TG_OK && e->ids->count > first)
         tg_bpe_remember(c, word, len, e->ids->data + first, e->ids->count - first);
     return rc;
 }

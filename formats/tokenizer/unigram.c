@@ -292,7 +292,7 @@ static int encode(struct tg_encoder *e, const char *word, size_t len)
         rc = p->id == m->unk ? push_unknown(e, m, word + p->begin, p->end - p->begin)
                              : tg_ids_append(e, &p->id, 1);
     }
-    if (rc == TG_OK)
+    if (rc == TG_OK && e->ids->count > first)
         tg_bpe_remember(c, word, len, e->ids->data + first, e->ids->count - first);
     return rc;
 }
