@@ -23,8 +23,6 @@ static const double NOTABLE = 2e-6;
 /* analytic float32 against central differences of a double reference, relative to the tensor's RMS
  * gradient */
 static const double GRADIENT_TOLERANCE = 1e-5;
-/* with recurrent layers: their unit norms of short vectors and sums over gates magnify rounding */
-static const double RECURRENT_GRADIENT_TOLERANCE = 5e-5;
 enum { FAMILY_PROMPT = 16, TEACHER_PROMPT = 64, GRADIENT_LENGTH = 30, PICKS = 3 };
 
 /* A checkpoint with its golden values. */
@@ -397,14 +395,6 @@ static double gradient_error(const struct tg_model *m, const struct tg_param *p,
     return sqrt(error / fmax(picked, size * size));
 }
 
-static bool recurs(const struct tg_model_spec *spec)
-{
-    for (size_t i = 0; i < spec->layer_count; i++)
-        if (spec->layers[i].mixer->flags & TG_MIXER_RECURRENT)
-            return true;
-    return false;
-}
-
 static void test_gradient(void **state)
 {
     struct family f;
@@ -422,8 +412,7 @@ static void test_gradient(void **state)
     for (size_t i = 0; i < m->params.count; i++) {
         const struct tg_param *p = &m->params.items[i];
         double error = gradient_error(m, p, data, grads, rms(grads, m->params.floats), f.ids);
-        assert_below(error, recurs(&m->spec) ? RECURRENT_GRADIENT_TOLERANCE : GRADIENT_TOLERANCE,
-                     p->name);
+        assert_below(error, GRADIENT_TOLERANCE, p->name);
         worst = error > worst ? error : worst;
     }
     printf("%s gradients: %.2g\n", tg_path_base(f.path), worst);

@@ -19,9 +19,15 @@
  *   dS <- diag(e^{b_C}) dS + scale (e^{b} . Q)^T dO - (e^{b} . K)^T dR
  *   dg_i = sum of db_l, l >= i in the chunk
  *
- * (products of db by channel for a gate by channel). A gate by channel takes its exponentials pair
- * by pair inside blocks of 16 rows; between blocks e^{b_i - b_j} = e^{b_i - b_r} e^{b_r - b_j} with
- * r the first row of i's block, so that both factors are <= 1. b and db are double. */
+ * (products of db by channel for a gate by channel). With one gate channel the part of db that
+ * comes through P and A is taken from the scores, each pair M_ij = dP_ij P_ij + dA_ij A_ij once:
+ *
+ *   db_i += sum_{j < i} M_ij - sum_{l > i} M_li
+ *
+ * so that in dg_i the pairs on one side of i cancel to the last bit, which q . dq and k . dk,
+ * rounded apart, do not. A gate by channel takes its exponentials pair by pair inside blocks of 16
+ * rows; between blocks e^{b_i - b_j} = e^{b_i - b_r} e^{b_r - b_j} with r the first row of i's
+ * block, so that both factors are <= 1. b and db are double. */
 #include "linearize/kernels/recur_head.h"
 
 #include <string.h>
@@ -368,6 +374,37 @@ static void state_bwd(const struct tg_recur_head *a, size_t t, const float *S, c
     tg_gemm1(true, false, K, V, C, 1, s->X, K, dout, a->ld_o, 1, dS, V);
 }
 
+/* db of what dq, dkp and dkm hold */
+static void gates_from_keys(const struct tg_recur_head *a, const float *k, struct scratch *s)
+{
+    size_t K = s->K, N = s->N;
+    for (size_t i = 0; i < s->C; i++)
+        for (size_t c = 0; c < K; c++) {
+            size_t x = i * K + c;
+            s->db[N == 1 ? i : x] +=
+                (double)s->q[x] * (double)s->dq[x] +
+                (double)k[i * a->ld_k + c] * ((double)s->dkp[x] - (double)s->dkm[x]);
+        }
+}
+
+/* db of a single gate channel through P and A, from dP and dA */
+static void gates_from_scores(const struct tg_recur_head *a, struct scratch *s)
+{
+    size_t C = s->C;
+    for (size_t i = 0; i < C; i++) {
+        double row = 0;
+        for (size_t j = 0; j < i; j++) {
+            size_t x = i * C + j;
+            double m = (double)s->dP[x] * (double)s->P[x];
+            if (a->r->delta)
+                m += (double)s->dA[x] * (double)s->A[x];
+            row += m;
+            s->db[j] -= m;
+        }
+        s->db[i] += row;
+    }
+}
+
 /* Adds dq, dkp, dkm, P's diagonal and db to the caller's gradients. */
 static void write_grads(const struct tg_recur_head *a, size_t t, const float *diagonal,
                         const struct tg_recur_grads *d, struct scratch *s)
@@ -378,8 +415,6 @@ static void write_grads(const struct tg_recur_head *a, size_t t, const float *di
     for (size_t i = 0; i < s->C; i++)
         for (size_t c = 0; c < K; c++) {
             size_t x = i * K + c, at = i * a->ld_k + c;
-            s->db[N == 1 ? i : x] += (double)s->q[x] * (double)s->dq[x] +
-                                     (double)k[at] * ((double)s->dkp[x] - (double)s->dkm[x]);
             dq[at] += a->r->scale * (s->dq[x] + diagonal[i] * k[at]);
             dk[at] += s->dkp[x] + s->dkm[x] + diagonal[i] * s->q[x];
         }
@@ -416,7 +451,13 @@ static void chunk_bwd(const struct tg_recur_head *a, size_t t, const float *S, c
     for (size_t i = 0; i < C; i++)
         diagonal[i] = s->dP[i * C + i];
     strictly_lower(C, s->dP);
+    if (s->N == 1 && d->g) {
+        gates_from_keys(a, k, s);
+        gates_from_scores(a, s);
+    }
     scores_bwd(a, k, s);
+    if (s->N > 1)
+        gates_from_keys(a, k, s);
     write_grads(a, t, diagonal, d, s);
 }
 
