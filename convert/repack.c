@@ -89,11 +89,29 @@ static enum tg_dtype target_of(const struct tg_repack *r, const struct tg_tensor
     return blocks ? fit_block(t, dtype, why) : dtype;
 }
 
+/* Weights whose scales lie in tensors of their own mean nothing by themselves: another dtype would
+ * lose the scales without a word. */
+static int refuse_scaled(const struct tg_tensor *t, struct tg_err *err)
+{
+    static const char *const patterns[] = {"*_scale_inv", "*_blocks", "*_scales", "*.weight_scale"};
+    if (!any_like(patterns, sizeof patterns / sizeof *patterns, t->name) &&
+        !tg_name_quantised(t->name))
+        return TG_OK;
+    return tg_fail(
+        err, TG_ERR_UNSUPPORTED,
+        "%s: tensor '%s' belongs to weights that are quantised with scales of their own; "
+        "only --dtype keep converts such files",
+        t->file, t->name);
+}
+
 static int plan_row(const struct tg_repack *r, const struct tg_tensor *t, struct tg_repack_row *row,
                     struct tg_err *err)
 {
     size_t elements;
     *row = (struct tg_repack_row){.tensor = t};
+    const int rc = r->options.keep ? TG_OK : refuse_scaled(t, err);
+    if (rc != TG_OK)
+        return rc;
     row->dtype = target_of(r, t, &row->why);
     const struct tg_dtype_info *to = tg_dtype_info(row->dtype);
     if (!r->options.to->holds(row->dtype))

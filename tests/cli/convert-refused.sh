@@ -12,6 +12,11 @@ poke m/model.safetensors -4 '\000\000\220\107' # 73728
 refused 1 "tegu convert: m/model.safetensors: tensor 'model.norm.weight' is 73728 at element 31, which F16 cannot hold*" tegu convert m out --dtype f16
 refused 1 "tegu convert: *is 73728*" tegu convert m out.safetensors --dtype f16
 works tegu convert m out --dtype bf16 -q
+# weights with scales of their own: another dtype would lose the scales, as they are they may move
+for q in "$ROOT"/tests/data/quantised/{fp8,mxfp4}; do
+    refused 1 "tegu convert: *quantised with scales of their own; only --dtype keep*" tegu convert "$q" scaled --dtype bf16
+    works tegu convert "$q" "kept-$(basename "$q")" -q
+done
 # killed on the way: nothing that looks complete
 (
     ulimit -f 20
