@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/pipeline.h"
 #include "convert/names.h"
+#include "convert/scaled.h"
 #include "formats/format.h"
 #include "formats/gguf.h"
 
@@ -93,9 +94,8 @@ static enum tg_dtype target_of(const struct tg_repack *r, const struct tg_tensor
  * lose the scales without a word. */
 static int refuse_scaled(const struct tg_tensor *t, struct tg_err *err)
 {
-    static const char *const patterns[] = {"*_scale_inv", "*_blocks", "*_scales", "*.weight_scale"};
-    if (!any_like(patterns, sizeof patterns / sizeof *patterns, t->name) &&
-        !tg_name_quantised(t->name))
+    static const struct tg_scaling any = {.fp8 = true, .mxfp4 = true};
+    if (!tg_scaling_takes(&any, t->name) && !tg_name_quantised(t->name))
         return TG_OK;
     return tg_fail(
         err, TG_ERR_UNSUPPORTED,

@@ -18,7 +18,7 @@ struct pass {
 static void seen(void *ud, size_t layer, const float *x, const float *y)
 {
     const struct pass *p = ud;
-    tg_gain_fit_add(p->fit, layer, &p->batch, x, y);
+    tg_gain_fit_add(p->fit, layer, &p->batch, tg_run_ropes(p->run), x, y);
 }
 
 static int pass_init(struct pass *p, struct tg_model *teacher, struct tg_model *student,

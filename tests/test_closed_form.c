@@ -168,9 +168,9 @@ static int fit(struct pair *p, struct tg_gain_result *r, struct tg_err *err)
     struct tg_batch first = {.count = 1, .begin = BEGIN}, rest = {.count = 2, .begin = BEGIN};
     struct tg_gain_fit *f;
     tg_test_must(tg_gain_fit_create(&f, p->student, p->changed, &BATCH, err), err);
-    tg_gain_fit_add(f, 0, &BATCH, NULL, NULL); /* not fitted: passed over */
-    tg_gain_fit_add(f, 1, &first, p->x, p->y);
-    tg_gain_fit_add(f, 1, &rest, p->x + LENGTH * D, p->y + LENGTH * D);
+    tg_gain_fit_add(f, 0, &BATCH, NULL, NULL, NULL); /* not fitted: passed over */
+    tg_gain_fit_add(f, 1, &first, NULL, p->x, p->y);
+    tg_gain_fit_add(f, 1, &rest, NULL, p->x + LENGTH * D, p->y + LENGTH * D);
     int status = tg_gain_fit_apply(f, 1, r, err);
     tg_gain_fit_free(f);
     return status;

@@ -39,8 +39,9 @@ int tg_model_reserve(struct tg_model *m, size_t positions, struct tg_err *err);
 /* NULL if the model has none of that name */
 float *tg_model_param(const struct tg_model *m, const char *name);
 /* The mixer of layer l over parameter block `data` (m->data, or another block of the same layout).
- * `ropes`: tables for the length of the texts that are run (tg_run_ropes; a cache has its own), for
- * models whose rotary frequencies depend on it; NULL: as for the shortest. */
+ * `ropes`: tables for the length of the texts that are run (tg_run_ropes; a cache has its own),
+ * where rotary frequencies depend on it; without them (NULL) such a layer is good for its sizes
+ * alone. */
 void tg_model_mixer(const struct tg_model *m, size_t l, const float *data,
                     const struct tg_ropes *ropes, struct tg_mixer *out);
 

@@ -245,14 +245,14 @@ static void add_block(void *ud, size_t block, int worker)
     *s.power = dot_ff(y, y, cells);
 }
 
-void tg_gain_fit_add(struct tg_gain_fit *f, size_t layer, const struct tg_batch *b, const float *x,
-                     const float *y)
+void tg_gain_fit_add(struct tg_gain_fit *f, size_t layer, const struct tg_batch *b,
+                     const struct tg_ropes *ropes, const float *x, const float *y)
 {
     assert(layer < f->layer_count && tg_batch_rows(b) <= f->rows);
     if (!f->layers[layer])
         return;
     struct tg_mixer m;
-    tg_model_mixer(f->student, layer, f->student->data, NULL, &m);
+    tg_model_mixer(f->student, layer, f->student->data, ropes, &m);
     before_output(f, m, b, x);
     struct add a = {.f = f,
                     .o = weight_of(f->student, layer, "o.weight"),

@@ -18,10 +18,10 @@ int tg_gain_fit_create(struct tg_gain_fit **f, struct tg_model *student, const b
 void tg_gain_fit_free(struct tg_gain_fit *f);
 
 /* x [rows,D] the input of the layer's mixer, y [rows,D] what its mixer should give: the
- * arguments of a tg_mixer_hook. A layer that is not fitted is passed over. The sums are made in
- * double, in an order that does not depend on the number of threads. */
-void tg_gain_fit_add(struct tg_gain_fit *f, size_t layer, const struct tg_batch *b, const float *x,
-                     const float *y);
+ * arguments of a tg_mixer_hook; ropes as in tg_model_mixer. A layer that is not fitted is passed
+ * over. The sums are made in double, in an order that does not depend on the number of threads. */
+void tg_gain_fit_add(struct tg_gain_fit *f, size_t layer, const struct tg_batch *b,
+                     const struct tg_ropes *ropes, const float *x, const float *y);
 
 struct tg_gain_result {
     double before, after;   /* RMS(f(x) - y) / RMS(y) on what was added, with gains 1 and fitted */
