@@ -89,6 +89,21 @@ void tg_layout_part_v(const struct tg_layout_ask *ask, struct tg_layout *out);
     {                                                                                              \
         "[model.]layers.{i}.self_attn.k_norm.weight", "layers.{i}.mixer.k_norm.weight", NULL       \
     }
+/* Frame, norms and mlp of Bamba and Falcon-H1 */
+#define TG_NAMES_FEED_FORWARD                                                                      \
+    {"[model.]embed_tokens.weight", "embed.weight", NULL},                                         \
+        {"[model.]final_layernorm.weight", "norm_out.weight", NULL},                               \
+        {"lm_head.weight", "head.weight", NULL},                                                   \
+        {"[model.]layers.{i}.input_layernorm.weight", "layers.{i}.norm_in.weight", NULL},          \
+        {"[model.]layers.{i}.pre_ff_layernorm.weight", "layers.{i}.norm_mlp.weight", NULL},        \
+        {"[model.]layers.{i}.feed_forward.gate_proj.weight", "layers.{i}.mlp.gate.weight", NULL},  \
+        {"[model.]layers.{i}.feed_forward.gate_proj.bias", "layers.{i}.mlp.gate.bias", NULL},      \
+        {"[model.]layers.{i}.feed_forward.up_proj.weight", "layers.{i}.mlp.up.weight", NULL},      \
+        {"[model.]layers.{i}.feed_forward.up_proj.bias", "layers.{i}.mlp.up.bias", NULL},          \
+        {"[model.]layers.{i}.feed_forward.down_proj.weight", "layers.{i}.mlp.down.weight", NULL},  \
+    {                                                                                              \
+        "[model.]layers.{i}.feed_forward.down_proj.bias", "layers.{i}.mlp.down.bias", NULL         \
+    }
 /* Mamba-2 under [model.]layers.{i}.PART */
 #define TG_NAMES_MAMBA2(prefix)                                                                    \
     {prefix "in_proj.weight", "layers.{i}.mixer.in.weight", NULL},                                 \

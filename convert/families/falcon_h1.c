@@ -90,17 +90,7 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
 }
 
 static const struct tg_name_rule names[] = {
-    {"[model.]embed_tokens.weight", "embed.weight", NULL},
-    {"[model.]final_layernorm.weight", "norm_out.weight", NULL},
-    {"lm_head.weight", "head.weight", NULL},
-    {"[model.]layers.{i}.input_layernorm.weight", "layers.{i}.norm_in.weight", NULL},
-    {"[model.]layers.{i}.pre_ff_layernorm.weight", "layers.{i}.norm_mlp.weight", NULL},
-    {"[model.]layers.{i}.feed_forward.gate_proj.weight", "layers.{i}.mlp.gate.weight", NULL},
-    {"[model.]layers.{i}.feed_forward.gate_proj.bias", "layers.{i}.mlp.gate.bias", NULL},
-    {"[model.]layers.{i}.feed_forward.up_proj.weight", "layers.{i}.mlp.up.weight", NULL},
-    {"[model.]layers.{i}.feed_forward.up_proj.bias", "layers.{i}.mlp.up.bias", NULL},
-    {"[model.]layers.{i}.feed_forward.down_proj.weight", "layers.{i}.mlp.down.weight", NULL},
-    {"[model.]layers.{i}.feed_forward.down_proj.bias", "layers.{i}.mlp.down.bias", NULL},
+    TG_NAMES_FEED_FORWARD,
     TG_NAMES_ATTENTION(NULL),
     TG_NAMES_MAMBA2("[model.]layers.{i}.mamba."),
     {NULL, NULL, NULL},
