@@ -131,15 +131,15 @@ static size_t state_rglru(const struct tg_layer_spec *l)
     return l->recurrent.conv * l->recurrent.inner;
 }
 
-#define TG_MIXER(name, summary, flags, window, sinks, kv, state, ...)                              \
+#define TG_MIXER(name, summary, flags, window, sinks, adopt, kv, state, ...)                       \
     static const struct tg_param_rule rules_##name[] = {__VA_ARGS__};
 #include "convert/mixers.def"
 #undef TG_MIXER
 
-#define TG_MIXER(name, summary, flags, window, sinks, kv, state, ...)                              \
+#define TG_MIXER(name, summary, flags, window, sinks, adopt, kv, state, ...)                       \
     static const struct tg_mixer_schema schema_##name = {                                          \
         #name,  summary, flags, rules_##name, sizeof rules_##name / sizeof *rules_##name,          \
-        window, sinks,   kv,    state};
+        window, sinks,   adopt, kv,           state};
 #include "convert/mixers.def"
 #undef TG_MIXER
 

@@ -90,7 +90,9 @@ enum tg_mixer_flags {
     TG_MIXER_WINDOW = 2,      /* needs window >= 1 */
     TG_MIXER_FAR = 4,         /* has a feature map */
     TG_MIXER_TEACHER = 8,     /* a plan can change it (softmax, window) */
-    TG_MIXER_RECURRENT = 256, /* a family's own recurrent layer: kept as it is, no plan makes one */
+    TG_MIXER_PLAN = 16,       /* a plan can give it */
+    TG_MIXER_BESIDE = 32,     /* takes a window beside its linear branch, or none (window 0) */
+    TG_MIXER_RECURRENT = 256, /* has fields in the layer's tg_recurrent_spec */
 };
 struct tg_mixer_schema {
     const char *name, *summary;
@@ -99,6 +101,9 @@ struct tg_mixer_schema {
     size_t param_count;
     /* defaults when a plan gives nothing */
     size_t window, sinks;
+    /* Makes the spec of a softmax layer this mixer's own, with default sizes; its mixer, window,
+     * sinks and feature map are set already. NULL: nothing to do. */
+    void (*adopt)(struct tg_layer_spec *l);
     size_t (*kv_floats_per_token)(const struct tg_layer_spec *l); /* cache that grows */
     size_t (*state_floats)(
         const struct tg_layer_spec *l); /* constant state for one sequence (ring + linear state) */

@@ -9,6 +9,12 @@
 #include "convert/config.h"
 #include "convert/recurrent.h"
 
+const char *tg_window_form_name(enum tg_window_form f)
+{
+    static const char *const names[TG_WINDOW_FORM_COUNT] = {"parallel", "series", "joint"};
+    return (unsigned)f < TG_WINDOW_FORM_COUNT ? names[f] : "?";
+}
+
 const struct tg_residual_info *tg_residual_info(enum tg_residual r)
 {
     static const struct tg_residual_info rows[TG_RESIDUAL_COUNT] = {
@@ -144,6 +150,10 @@ static int check_mixer(const struct tg_layer_spec *l, const char *where, struct 
     if (flags & TG_MIXER_WINDOW) {
         if ((rc = check_size(where, "window", l->window, 1, TG_MAX_WINDOW, err)))
             return rc;
+    } else if (flags & TG_MIXER_BESIDE) {
+        if ((rc = check_size(where, "window", l->window, 0, TG_MAX_WINDOW, err)) ||
+            (rc = check_enum(where, "window form", l->window_form, TG_WINDOW_FORM_COUNT, err)))
+            return rc;
     } else if (l->window)
         return tg_fail(err, TG_ERR_VALUE, "%s: window is %zu, but mixer %s has none", where,
                        l->window, l->mixer->name);
@@ -265,6 +275,15 @@ static int check_attention(const struct tg_model_spec *spec, const struct tg_lay
         (rc = check_limit(where, "qkv_clip", l->qkv_clip, err)) ||
         (rc = check_latents(l, where, err)))
         return rc;
+    if ((rc = check_size(where, "value_heads", l->value_heads, 0, TG_MAX_HEADS, err)))
+        return rc;
+    if (tg_value_heads(l) % l->kv_heads ||
+        (tg_value_heads(l) > l->kv_heads &&
+         (l->kv_heads != l->heads || !(l->mixer->flags & TG_MIXER_RECURRENT))))
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: value_heads %zu with heads %zu and kv_heads %zu: more values than keys "
+                       "are for linear mixers without grouped queries, in a multiple",
+                       where, l->value_heads, l->heads, l->kv_heads);
     if (l->heads % l->kv_heads)
         return tg_fail(err, TG_ERR_VALUE, "%s: kv_heads %zu does not divide heads %zu", where,
                        l->kv_heads, l->heads);

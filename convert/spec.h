@@ -93,6 +93,19 @@ struct tg_moe_spec {
  */
 enum tg_qk_norm { TG_QK_NONE, TG_QK_HEAD, TG_QK_EACH, TG_QK_WIDE };
 
+/* How a linear mixer's window joins its linear branch, which gives l for the window's w:
+ *
+ *   PARALLEL  y = l + alpha_h w, each with its own denominator
+ *   SERIES    the same, but the linear branch's values are the window's output
+ *   JOINT     one denominator: linear attention over what lies before the window (far.h) */
+enum tg_window_form {
+    TG_WINDOW_PARALLEL,
+    TG_WINDOW_SERIES,
+    TG_WINDOW_JOINT,
+    TG_WINDOW_FORM_COUNT
+};
+const char *tg_window_form_name(enum tg_window_form f); /* "parallel", "series", "joint" */
+
 /* Mixers with a recurrent state beside attention's own fields: what they use is in their page. */
 struct tg_recurrent_spec {
     size_t k_heads, v_heads, k_dim, v_dim; /* heads of q and k, of v; sizes per head */
@@ -101,6 +114,8 @@ struct tg_recurrent_spec {
     size_t groups;                         /* groups of B and C */
     size_t inner;                          /* channels between in and out projection */
     size_t rank;                           /* of low-rank gates and dt */
+    size_t partitions, active;             /* sse: N states, of which a token uses so many */
+    size_t chunk;                          /* block_causal: tokens of a block */
     size_t norm_groups; /* groups of channels that its output norm treats apart; 0: one */
     bool conv_bias, proj_bias, out_bias, /* of the convolution, the in and the out projection */
         norm, norm_before_gate, negative_eigenvalues;
@@ -115,9 +130,14 @@ struct tg_layer_spec {
     const struct tg_mixer_schema *mixer; /* row of mixers.def */
     size_t heads, kv_heads, head_dim;    /* H, G, K. head_dim is a field, never width / heads */
     size_t value_dim;                    /* V; 0: K */
+    size_t value_heads; /* of linear mixers; a multiple of G, 0: G. More than H: heads of the output
+                           too, and query head h serves value heads h n .. h n + n - 1 */
     size_t rotary_dim;  /* 0: no rotary; half-split (NeoX) pairs over the first rotary_dim of K */
     size_t rope;        /* which of the model's ropes turns it */
-    size_t window;      /* keys 0 <= t - j < window; 0: unlimited */
+    size_t window;      /* keys 0 <= t - j < window; 0: unlimited, of linear mixers: none */
+    enum tg_window_form window_form; /* of linear mixers with a window */
+    bool linear_plain; /* their linear branch has no rotary (the window keeps it) */
+    bool plain_values; /* linear: no denominator, a norm of each head's output in its place */
     size_t sinks;       /* learned logits in the denominator, per query head */
     size_t feature_dim; /* F of the feature map (map's weights [H,K,F], features 2F for hedgehog) */
     enum tg_feature_map feature_map;
@@ -178,6 +198,15 @@ static inline double tg_factor(double f)
 static inline size_t tg_value_dim(const struct tg_layer_spec *l)
 {
     return l->value_dim ? l->value_dim : l->head_dim;
+}
+static inline size_t tg_value_heads(const struct tg_layer_spec *l)
+{
+    return l->value_heads ? l->value_heads : l->kv_heads;
+}
+/* Heads of what the mixer's output projection reads */
+static inline size_t tg_out_heads(const struct tg_layer_spec *l)
+{
+    return tg_value_heads(l) > l->heads ? tg_value_heads(l) : l->heads;
 }
 
 int tg_spec_copy(struct tg_model_spec *to, const struct tg_model_spec *from, struct tg_err *err);

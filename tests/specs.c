@@ -27,6 +27,9 @@ static const char *recurrent_difference(const struct tg_recurrent_spec *a,
     DIFFER(groups);
     DIFFER(inner);
     DIFFER(rank);
+    DIFFER(partitions);
+    DIFFER(active);
+    DIFFER(chunk);
     DIFFER(norm_groups);
     DIFFER(conv_bias);
     DIFFER(proj_bias);
@@ -52,6 +55,10 @@ static const char *layer_difference(const struct tg_layer_spec *a, const struct 
     DIFFER(kv_heads);
     DIFFER(head_dim);
     DIFFER(value_dim);
+    DIFFER(value_heads);
+    DIFFER(window_form);
+    DIFFER(linear_plain);
+    DIFFER(plain_values);
     DIFFER(rotary_dim);
     DIFFER(rope);
     DIFFER(window);

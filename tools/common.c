@@ -77,7 +77,7 @@ int tg_print_json_end(struct tg_json_doc_out *d, struct tg_err *err)
 const char *tg_choice_mixer(size_t i)
 {
     for (size_t m = 0; tg_mixer_schemas[m]; m++)
-        if (tg_mixer_schemas[m]->flags & TG_MIXER_LINEAR && i-- == 0)
+        if (tg_mixer_schemas[m]->flags & TG_MIXER_PLAN && i-- == 0)
             return tg_mixer_schemas[m]->name;
     return NULL;
 }

@@ -31,6 +31,11 @@ static const char *map_name(int m)
     return tg_feature_map_name((enum tg_feature_map)m);
 }
 
+static const char *window_form_name(int f)
+{
+    return tg_window_form_name((enum tg_window_form)f);
+}
+
 static const char *residual_name(int r)
 {
     return tg_residual_info((enum tg_residual)r)->name;
@@ -83,6 +88,10 @@ static const struct field layer_fields[] = {
     {"kv_heads", SIZE, AT(kv_heads), true, 0, TG_MAX_HEADS, NULL, 0},
     {"head_dim", SIZE, AT(head_dim), true, 0, TG_MAX_HEAD_DIM, NULL, 0},
     COUNT("value_dim", value_dim, TG_MAX_HEAD_DIM),
+    COUNT("value_heads", value_heads, TG_MAX_HEADS),
+    {"window_form", CHOICE, AT(window_form), false, 0, 0, window_form_name, TG_WINDOW_FORM_COUNT},
+    TRUTH("linear_plain", linear_plain),
+    TRUTH("plain_values", plain_values),
     {"rotary_dim", SIZE, AT(rotary_dim), true, 0, TG_MAX_HEAD_DIM, NULL, 0},
     COUNT("rope", rope, TG_MAX_ROPES - 1),
     {"window", SIZE, AT(window), true, 0, TG_MAX_WINDOW, NULL, 0},
@@ -110,6 +119,9 @@ static const struct field layer_fields[] = {
     COUNT("recurrent_groups", recurrent.groups, TG_MAX_HEADS),
     COUNT("recurrent_inner", recurrent.inner, TG_MAX_MLP),
     COUNT("recurrent_rank", recurrent.rank, TG_MAX_WIDTH),
+    COUNT("recurrent_partitions", recurrent.partitions, TG_MAX_HEADS),
+    COUNT("recurrent_active", recurrent.active, TG_MAX_HEADS),
+    COUNT("recurrent_chunk", recurrent.chunk, TG_MAX_WINDOW),
     COUNT("recurrent_norm_groups", recurrent.norm_groups, TG_MAX_HEADS),
     TRUTH("recurrent_conv_bias", recurrent.conv_bias),
     TRUTH("recurrent_proj_bias", recurrent.proj_bias),

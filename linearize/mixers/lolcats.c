@@ -18,10 +18,10 @@ static const struct tg_mixer_start starts[] = {
     {NULL, 0},
 };
 
-static void inherit(const struct tg_mixer *m, const struct tg_layer_spec *from, size_t rule,
-                    float *data, size_t count)
+static void inherit(const struct tg_mixer *m, const struct tg_origin *o, size_t rule, float *data,
+                    size_t count)
 {
-    (void)from;
+    (void)o;
     tg_mixer_start_fill(m, starts, rule, data, count);
 }
 

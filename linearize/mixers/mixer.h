@@ -11,7 +11,7 @@
 #include "linearize/kernels/batch.h"
 #include "linearize/kernels/kernels.h"
 
-enum { TG_MIXER_MAX_PARAMS = 24 };
+enum { TG_MIXER_MAX_PARAMS = 40 };
 
 /* A mixer's view of its layer. Pointers to absent parameters (rules that do not apply) are NULL. */
 struct tg_mixer {
@@ -26,6 +26,18 @@ struct tg_mixer {
 /* Where gradients go; same order; NULL entries are not wanted. */
 struct tg_mixer_grads {
     float *param[TG_MIXER_MAX_PARAMS];
+};
+
+/* What a teacher's layer does on calibration text, per query head [H] (surgery/lookback.h) */
+struct tg_attention_stats {
+    const double *distance; /* mean of sum_j p_tj (t - j): how far back it looks, in tokens */
+    const double *entropy;  /* mean of -sum_j p_tj log p_tj, in nats */
+};
+/* What a new layer is made from */
+struct tg_origin {
+    const struct tg_mixer *from; /* the softmax or window layer, with its weights */
+    size_t layer, layer_count;
+    const struct tg_attention_stats *stats; /* NULL: not measured */
 };
 
 /* A row. All sizes in floats. */
@@ -53,10 +65,10 @@ struct tg_mixer_ops {
     void (*step)(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                  size_t capacity, const float *x, float *const *states, float *y, float *work);
     /* Initial value of parameter `rule` of the new layer, given the softmax (or window) layer that
-     * it replaces; data [count]. Parameters of the same name and shape are copied before by the
-     * caller; called only for TG_PARAM_NEW ones. */
-    void (*inherit)(const struct tg_mixer *m, const struct tg_layer_spec *from, size_t rule,
-                    float *data, size_t count);
+     * it replaces; data [count]. Called for what the caller did not copy: parameters of the same
+     * name and shape, and k, v and their norms with kv heads repeated. NULL: no plan gives it. */
+    void (*inherit)(const struct tg_mixer *m, const struct tg_origin *o, size_t rule, float *data,
+                    size_t count);
 };
 extern const struct tg_mixer_ops
     *const tg_mixers[]; /* same order as tg_mixer_schemas, NULL-terminated */

@@ -6,11 +6,11 @@
 #include "linearize/mixers/rows.h"
 
 /* The only new parameter is the sinks: small beside the scores of a trained layer. */
-static void inherit(const struct tg_mixer *m, const struct tg_layer_spec *from, size_t rule,
-                    float *data, size_t count)
+static void inherit(const struct tg_mixer *m, const struct tg_origin *o, size_t rule, float *data,
+                    size_t count)
 {
     (void)m;
-    (void)from;
+    (void)o;
     (void)rule;
     tg_mixer_fill(data, count, -4);
 }

@@ -69,10 +69,13 @@ static int inherit_param(const struct tg_model *teacher, struct tg_model *s,
         return tg_fail(err, TG_ERR_MISMATCH, "%s: the teacher has none of this shape", p->name);
     size_t l = (size_t)p->layer;
     const struct tg_mixer_schema *schema = s->spec.layers[l].mixer;
-    struct tg_mixer mixer;
+    struct tg_mixer mixer, from;
     tg_model_mixer(s, l, s->data, NULL, &mixer);
-    tg_mixer_find(schema)->inherit(&mixer, &teacher->spec.layers[l], rule_of(schema, p->local),
-                                   s->data + p->offset, p->count);
+    tg_model_mixer(teacher, l, teacher->data, NULL, &from);
+    const struct tg_origin origin = {
+        .from = &from, .layer = l, .layer_count = s->spec.layer_count};
+    tg_mixer_find(schema)->inherit(&mixer, &origin, rule_of(schema, p->local), s->data + p->offset,
+                                   p->count);
     return TG_OK;
 }
 

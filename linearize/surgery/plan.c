@@ -28,14 +28,14 @@ int tg_plan_mixer(const char *name, const char *where, const struct tg_mixer_sch
                   struct tg_err *err)
 {
     const struct tg_mixer_schema *found = tg_mixer_schema_find(name);
-    if (found && found->flags & TG_MIXER_LINEAR) {
+    if (found && found->flags & TG_MIXER_PLAN) {
         *out = found;
         return TG_OK;
     }
     struct tg_strbuf list;
     tg_strbuf_init(&list, 4096);
     for (size_t i = 0; tg_mixer_schemas[i]; i++)
-        if (tg_mixer_schemas[i]->flags & TG_MIXER_LINEAR)
+        if (tg_mixer_schemas[i]->flags & TG_MIXER_PLAN)
             tg_strbuf_printf(&list, "%s%s", list.len ? ", " : "", tg_mixer_schemas[i]->name);
     int status =
         tg_fail(err, TG_ERR_VALUE, "%s: mixer '%.64s' cannot replace softmax; there are %s", where,
@@ -76,7 +76,7 @@ static int check_layer(const struct tg_plan_layer *p, const struct tg_layer_spec
         return tg_fail(err, TG_ERR_VALUE,
                        "%s: layer %zu is '%s', only softmax and window layers can be changed",
                        where, l, from->mixer->name);
-    if (!(to->flags & TG_MIXER_LINEAR))
+    if (!(to->flags & TG_MIXER_PLAN))
         return tg_fail(err, TG_ERR_VALUE, "%s: layer %zu: mixer '%s' cannot replace softmax", where,
                        l, to->name);
     if (windowed ? p->window < 1 || p->window > TG_PLAN_MAX_WINDOW : p->window != 0)
