@@ -207,7 +207,9 @@ static struct bench open_bench(const struct pair *p)
         t.spec.latent_eps = 1e-5;
         t.spec.qk_norm = TG_QK_NONE;
     }
-    if (p->schema->flags & TG_MIXER_RECURRENT)
+    if (p->schema->adopt)
+        p->schema->adopt(&t.spec);
+    else if (p->schema->flags & TG_MIXER_RECURRENT)
         t.spec.recurrent = tg_recurrent_of(&t.spec);
     for (size_t i = 0; i < s->count; i++) {
         t.begin[i + 1] = t.begin[i] + s->lengths[i];
