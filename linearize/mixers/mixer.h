@@ -43,6 +43,7 @@ struct tg_origin {
 /* A row. All sizes in floats. */
 struct tg_mixer_ops {
     const char *name;
+    const struct tg_linear_recipe *recipe; /* of rows of the linear frame (linear_mixer.h) */
     /* kept from forward for backward, and scratch of forward / backward, for this batch */
     size_t (*saved_floats)(const struct tg_mixer *m, const struct tg_batch *b);
     size_t (*work_floats)(const struct tg_mixer *m, const struct tg_batch *b, int threads,
