@@ -41,7 +41,7 @@ static void compute(struct tg_op *op, struct run *x)
     memcpy(x->end, x->start, x->states * sizeof *x->end);
     float *saved = tg_op_floats(op, tg_recur_saved(&x->r, &x->b));
     float *work = tg_op_floats(op, tg_recur_work(&x->r, op->ctx.threads));
-    struct tg_recur_in in = {x->q, x->k, x->v, x->g, x->beta};
+    struct tg_recur_in in = {.q = x->q, .k = x->k, .v = x->v, .g = x->g, .beta = x->beta};
     tg_recur_fwd(&op->ctx, &x->r, &x->b, &in, x->o, (struct tg_states){starts, 0}, saved, work);
     tg_recur_bwd(&op->ctx, &x->r, &x->b, &in, saved, x->dout, &x->d, (struct tg_states){grads, 0},
                  work);
@@ -63,7 +63,7 @@ static void allocate(struct tg_op *op, struct run *x)
 }
 
 /* Sizes, q, v and start state of a file with in.q [B,T,H,K] and in.v [B,T,H,V] */
-static struct run open_run(struct tg_op *op, enum tg_gate gate, bool delta)
+static struct run open_run(struct tg_op *op, enum tg_gate gate, enum tg_rule rule)
 {
     struct run x = {.r = {.H = tg_op_dim(op, "in.v", 2),
                           .G = tg_op_dim(op, "in.q", 2),
@@ -71,7 +71,7 @@ static struct run open_run(struct tg_op *op, enum tg_gate gate, bool delta)
                           .V = tg_op_dim(op, "in.v", 3),
                           .chunk = 16,
                           .gate = gate,
-                          .delta = delta,
+                          .rule = rule,
                           .scale = (float)tg_op_number(op, "scale")}};
     x.b = tg_op_batch(op, tg_op_dim(op, "in.q", 0), tg_op_dim(op, "in.q", 1));
     x.rows = tg_batch_rows(&x.b);
@@ -94,7 +94,7 @@ static void check(struct tg_op *op, const struct run *x)
 
 static void plain(struct tg_op *op, enum tg_gate gate)
 {
-    struct run x = open_run(op, gate, false);
+    struct run x = open_run(op, gate, TG_RULE_OUTER);
     x.k = tg_op_load(op, "in.k");
     if (gate >= TG_GATE_SCALAR)
         x.g = tg_op_load(op, "in.g");
@@ -125,7 +125,7 @@ static void gla(struct tg_op *op)
 /* f = sigmoid(in.f), e^g = f, k = 1 - f */
 static void hgrn2(struct tg_op *op)
 {
-    struct run x = open_run(op, TG_GATE_CHANNEL, false);
+    struct run x = open_run(op, TG_GATE_CHANNEL, TG_RULE_OUTER);
     float *f = tg_op_load(op, "in.f");
     if (op->failed)
         return;
@@ -146,7 +146,7 @@ static void hgrn2(struct tg_op *op)
 /* q and k over their L2 norms, beta = sigmoid(in.beta) */
 static void delta(struct tg_op *op, enum tg_gate gate)
 {
-    struct run x = open_run(op, gate, true);
+    struct run x = open_run(op, gate, TG_RULE_DELTA);
     float *raw_q = x.q, *raw_k = tg_op_load(op, "in.k");
     x.beta = tg_op_load(op, "in.beta");
     x.g = gate ? tg_op_load(op, "in.g") : NULL;

@@ -45,7 +45,12 @@ static double *doubles(size_t n)
 static void open_bench(struct bench *t, enum tg_gate gate, bool delta, size_t T, size_t more,
                        float low)
 {
-    *t = (struct bench){.r = {.H = H, .G = G, .K = K, .V = V, .gate = gate, .delta = delta},
+    *t = (struct bench){.r = {.H = H,
+                              .G = G,
+                              .K = K,
+                              .V = V,
+                              .gate = gate,
+                              .rule = delta ? TG_RULE_DELTA : TG_RULE_OUTER},
                         .begin = {0, T, T, T + more},
                         .rows = T + more};
     t->r.scale = 0.7F;
@@ -108,9 +113,10 @@ static void reference(struct bench *t)
             gather(t->wide[GATE], begin, n, H, h, each, g);
         else
             g[0] = t->r.gate ? t->wide[GATE][h] : 0;
-        if (t->r.delta)
+        if (t->r.rule == TG_RULE_DELTA)
             gather(t->wide[BETA], begin, n, H, h, 1, beta);
-        tg_recur_ref(&t->r, n, q, k, v, g, beta, t->end + item * K * V, o);
+        struct tg_recur_ref in = {.q = q, .k = k, .v = v, .g = g, .beta = beta};
+        tg_recur_ref(&t->r, n, &in, t->end + item * K * V, o);
         for (size_t x = 0; x < n * V; x++)
             t->o[((begin + x / V) * H + h) * V + x % V] = o[x];
     }
@@ -129,7 +135,8 @@ static double loss(struct bench *t)
 
 static struct tg_recur_in inputs(const struct bench *t)
 {
-    return (struct tg_recur_in){t->in[Q], t->in[KEY], t->in[VALUE], t->in[GATE], t->in[BETA]};
+    return (struct tg_recur_in){
+        .q = t->in[Q], .k = t->in[KEY], .v = t->in[VALUE], .g = t->in[GATE], .beta = t->in[BETA]};
 }
 
 /* Copies of the start states, one after another, and pointers to them */
@@ -187,8 +194,11 @@ static void gradients(struct bench *t, int threads, float **d)
     struct tg_ctx ctx = context(threads);
     struct hold s = open_hold(t->in[START]), ds = open_hold(t->dend);
     struct tg_recur_in in = inputs(t);
-    struct tg_recur_grads to = {d[Q], d[KEY], d[VALUE],
-                                t->r.gate >= TG_GATE_SCALAR ? d[GATE] : NULL, d[BETA]};
+    struct tg_recur_grads to = {.q = d[Q],
+                                .k = d[KEY],
+                                .v = d[VALUE],
+                                .g = t->r.gate >= TG_GATE_SCALAR ? d[GATE] : NULL,
+                                .beta = d[BETA]};
     float *o = floats(t->rows * H * V), *saved = floats(tg_recur_saved(&t->r, &t->b));
     float *work = floats(tg_recur_work(&t->r, threads));
     tg_recur_fwd(&ctx, &t->r, &t->b, &in, o, (struct tg_states){s.of, 0}, saved, work);
@@ -245,9 +255,11 @@ static void piece(const struct bench *t, size_t begin, size_t end, struct tg_sta
     size_t rows[2] = {0, end - begin};
     size_t each = t->r.gate < TG_GATE_SCALAR ? 0 : t->r.gate == TG_GATE_CHANNEL ? H * K : H;
     struct tg_batch b = {1, rows, NULL};
-    struct tg_recur_in in = {t->in[Q] + begin * G * K, t->in[KEY] + begin * G * K,
-                             t->in[VALUE] + begin * H * V, t->in[GATE] + begin * each,
-                             t->r.delta ? t->in[BETA] + begin * H : NULL};
+    struct tg_recur_in in = {.q = t->in[Q] + begin * G * K,
+                             .k = t->in[KEY] + begin * G * K,
+                             .v = t->in[VALUE] + begin * H * V,
+                             .g = t->in[GATE] + begin * each,
+                             .beta = t->r.rule == TG_RULE_DELTA ? t->in[BETA] + begin * H : NULL};
     tg_recur_fwd(&ctx, &t->r, &b, &in, o + begin * H * V, states, NULL, work);
 }
 
@@ -295,11 +307,13 @@ static void test_strides(void **state)
     }
     struct tg_ctx ctx = context(2);
     struct tg_recur r = t.r;
-    r.ld_k = r.ld_v = WIDE;
+    r.ld_q = r.ld_k = r.ld_v = WIDE;
     struct hold s = open_hold(t.in[START]), ds = open_hold(t.dend);
-    struct tg_recur_in in = {x, x + G * K, x + 2 * G * K, t.in[GATE], t.in[BETA]};
+    struct tg_recur_in in = {
+        .q = x, .k = x + G * K, .v = x + 2 * G * K, .g = t.in[GATE], .beta = t.in[BETA]};
     float *dg = floats(t.count[GATE]), *dbeta = floats(t.count[BETA]);
-    struct tg_recur_grads to = {dx, dx + G * K, dx + 2 * G * K, dg, dbeta};
+    struct tg_recur_grads to = {
+        .q = dx, .k = dx + G * K, .v = dx + 2 * G * K, .g = dg, .beta = dbeta};
     float *o = floats(t.rows * H * V), *saved = floats(tg_recur_saved(&r, &t.b));
     float *work = floats(tg_recur_work(&r, 2));
     tg_recur_fwd(&ctx, &r, &t.b, &in, o, (struct tg_states){s.of, 0}, saved, work);
@@ -332,7 +346,7 @@ static void test_strong_gates(void **state)
         struct tg_ctx ctx = context(2);
         struct tg_recur_in in = inputs(&t);
         if (t.r.gate == TG_GATE_NONE &&
-            t.r.delta) /* beta above 1 without decay need not stay bounded */
+            t.r.rule == TG_RULE_DELTA) /* beta above 1 without decay need not stay bounded */
             for (size_t i = 0; i < t.count[BETA]; i++)
                 t.wide[BETA][i] = (double)(t.in[BETA][i] *= 0.5F);
         struct hold s = open_hold(t.in[START]);

@@ -126,7 +126,7 @@ static void chunk_begin(const struct tg_recur_head *a, size_t t, struct scratch 
     s->kern->exp(s->ec, s->ec, C * N);
     for (size_t i = 0; i < C; i++)
         for (size_t d = 0; d < s->K; d++)
-            s->q[i * s->K + d] = a->r->scale * a->in.q[(t + i) * a->ld_k + d];
+            s->q[i * s->K + d] = a->r->scale * a->in.q[(t + i) * a->ld_q + d];
 }
 
 /* s->row = e^{b_i - b_j}: over j <= i for one gate channel */
@@ -216,11 +216,11 @@ static void scores(const struct tg_recur_head *a, const float *k, struct scratch
     size_t C = s->C, K = s->K;
     if (s->N > 1) {
         channel_scores(s, s->q, K, k, a->ld_k, s->P);
-        if (a->r->delta)
+        if ((a->r->rule == TG_RULE_DELTA))
             channel_scores(s, k, a->ld_k, k, a->ld_k, s->A);
     } else {
         tg_gemm1(false, true, C, C, K, 1, s->q, K, k, a->ld_k, 0, s->P, C);
-        if (a->r->delta)
+        if ((a->r->rule == TG_RULE_DELTA))
             tg_gemm1(false, true, C, C, K, 1, k, a->ld_k, k, a->ld_k, 0, s->A, C);
     }
     for (size_t i = 0; i < C; i++) {
@@ -229,7 +229,7 @@ static void scores(const struct tg_recur_head *a, const float *k, struct scratch
             decay_row(s, i);
             for (size_t j = 0; j <= i; j++)
                 p[j] *= s->row[j];
-            for (size_t j = 0; a->r->delta && j < i; j++)
+            for (size_t j = 0; (a->r->rule == TG_RULE_DELTA) && j < i; j++)
                 m[j] *= s->row[j];
         }
         memset(p + i + 1, 0, (C - i - 1) * sizeof *p);
@@ -244,7 +244,7 @@ static void scores_bwd(const struct tg_recur_head *a, const float *k, struct scr
     size_t C = s->C, K = s->K, ld = a->ld_k;
     if (s->N > 1) {
         channel_scores_bwd(s, s->q, K, k, ld, s->dP, s->dq, s->dkm);
-        if (a->r->delta)
+        if ((a->r->rule == TG_RULE_DELTA))
             channel_scores_bwd(s, k, ld, k, ld, s->dA, s->dkp, s->dkm);
         return;
     }
@@ -252,12 +252,12 @@ static void scores_bwd(const struct tg_recur_head *a, const float *k, struct scr
         decay_row(s, i);
         for (size_t j = 0; j < i; j++)
             s->dP[i * C + j] *= s->row[j];
-        for (size_t j = 0; a->r->delta && j < i; j++)
+        for (size_t j = 0; (a->r->rule == TG_RULE_DELTA) && j < i; j++)
             s->dA[i * C + j] *= s->row[j];
     }
     tg_gemm1(false, false, C, K, C, 1, s->dP, C, k, ld, 1, s->dq, K);
     tg_gemm1(true, false, C, K, C, 1, s->dP, C, s->q, K, 1, s->dkm, K);
-    if (!a->r->delta)
+    if (!(a->r->rule == TG_RULE_DELTA))
         return;
     tg_gemm1(false, false, C, K, C, 1, s->dA, C, k, ld, 1, s->dkp, K);
     tg_gemm1(true, false, C, K, C, 1, s->dA, C, k, ld, 1, s->dkm, K);
@@ -269,10 +269,10 @@ static void solve(const struct tg_recur_head *a, size_t t, bool empty, const flo
 {
     size_t C = s->C, V = s->V;
     const float *v = a->in.v + t * a->ld_v;
-    float *to = a->r->delta ? s->E : s->U;
+    float *to = (a->r->rule == TG_RULE_DELTA) ? s->E : s->U;
     for (size_t i = 0; i < C; i++)
         memcpy(to + i * V, v + i * a->ld_v, V * sizeof *to);
-    if (!a->r->delta)
+    if (!(a->r->rule == TG_RULE_DELTA))
         return;
     if (!empty) {
         scale_rows(s, s->eb, a->in.k + t * a->ld_k, a->ld_k, s->X);
@@ -396,7 +396,7 @@ static void gates_from_scores(const struct tg_recur_head *a, struct scratch *s)
         for (size_t j = 0; j < i; j++) {
             size_t x = i * C + j;
             double m = (double)s->dP[x] * (double)s->P[x];
-            if (a->r->delta)
+            if ((a->r->rule == TG_RULE_DELTA))
                 m += (double)s->dA[x] * (double)s->A[x];
             row += m;
             s->db[j] -= m;
@@ -411,11 +411,11 @@ static void write_grads(const struct tg_recur_head *a, size_t t, const float *di
 {
     size_t K = s->K, N = s->N;
     const float *k = a->in.k + t * a->ld_k;
-    float *dq = d->q + t * a->ld_k, *dk = d->k + t * a->ld_k;
+    float *dq = d->q + t * a->ld_q, *dk = d->k + t * a->ld_k;
     for (size_t i = 0; i < s->C; i++)
         for (size_t c = 0; c < K; c++) {
             size_t x = i * K + c, at = i * a->ld_k + c;
-            dq[at] += a->r->scale * (s->dq[x] + diagonal[i] * k[at]);
+            dq[i * a->ld_q + c] += a->r->scale * (s->dq[x] + diagonal[i] * k[at]);
             dk[at] += s->dkp[x] + s->dkm[x] + diagonal[i] * s->q[x];
         }
     for (size_t c = 0; d->g && c < N; c++) {
@@ -443,7 +443,7 @@ static void chunk_bwd(const struct tg_recur_head *a, size_t t, const float *S, c
     tg_gemm1(false, true, C, K, V, 1, dout, a->ld_o, S, V, 0, s->dq, K);
     scale_rows(s, s->eb, s->dq, K, s->dq);
     state_bwd(a, t, S, dout, dS, s);
-    if (a->r->delta)
+    if ((a->r->rule == TG_RULE_DELTA))
         delta_bwd(a, t, S, d->beta, dS, s);
     for (size_t i = 0; i < C; i++)
         s->kern->axpy(1, s->dU + i * V, d->v + (t + i) * a->ld_v, V);

@@ -50,8 +50,9 @@ static struct parts parts_of(const struct tg_mixer *m, const struct tg_batch *b)
                                 .K = s->k_dim,
                                 .V = s->v_dim,
                                 .gate = p.low_rank ? TG_GATE_CHANNEL : TG_GATE_SCALAR,
-                                .delta = true,
+                                .rule = TG_RULE_DELTA,
                                 .scale = 1 / sqrtf((float)s->k_dim),
+                                .ld_q = p.channels,
                                 .ld_k = p.channels,
                                 .ld_v = p.channels};
     return p;
@@ -161,7 +162,8 @@ static void gates_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const 
 
 static struct tg_recur_in inputs_of(const struct parts *p, const struct kept *k)
 {
-    return (struct tg_recur_in){k->mix, k->mix + p->keys, k->mix + 2 * p->keys, k->g, k->beta};
+    return (struct tg_recur_in){
+        .q = k->mix, .k = k->mix + p->keys, .v = k->mix + 2 * p->keys, .g = k->g, .beta = k->beta};
 }
 
 static void run(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
@@ -233,7 +235,8 @@ void tg_delta_mixer_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
     down_lay(&p, ctx->threads, work, &g);
     const float *conv = tg_mixer_param(m, "conv.weight");
     struct tg_recur_in in = inputs_of(&p, &k);
-    struct tg_recur_grads to = {g.dmix, g.dmix + p.keys, g.dmix + 2 * p.keys, g.dg, g.dbeta};
+    struct tg_recur_grads to = {
+        .q = g.dmix, .k = g.dmix + p.keys, .v = g.dmix + 2 * p.keys, .g = g.dg, .beta = g.dbeta};
     memset(g.dmix, 0, p.rows * p.channels * sizeof *g.dmix);
     memset(g.dg, 0, p.rows * p.gates * sizeof *g.dg);
     memset(g.dbeta, 0, p.rows * p.recur.H * sizeof *g.dbeta);

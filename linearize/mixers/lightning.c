@@ -35,6 +35,7 @@ static struct parts parts_of(const struct tg_mixer *m, const struct tg_batch *b)
                                 .V = s->v_dim,
                                 .gate = TG_GATE_CONSTANT,
                                 .scale = 1,
+                                .ld_q = p.channels,
                                 .ld_k = p.channels,
                                 .ld_v = p.channels};
     return p;
