@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "tests/check.h"
+#include "tests/linear_ref.h"
 #include "tests/mla_ref.h"
 #include "tests/recurrent_ref.h"
 
@@ -15,7 +16,8 @@ static const struct row {
 } rows[] = {
     {"softmax", false, false, false, false},    {"window", false, false, false, false},
     {"gated_window", true, true, false, false}, {"lolcats", true, false, true, false},
-    {"lizard", true, true, false, true},
+    {"lizard", true, true, false, true},         {"linear", true, false, false, false},
+    {"based", true, false, false, false}, /* these two with a joint window */
 };
 
 static const struct row *row_of(const struct tg_mixer *m)
@@ -28,10 +30,10 @@ static const struct row *row_of(const struct tg_mixer *m)
 
 bool tg_ref_knows(const struct tg_mixer *m)
 {
-    return row_of(m) != NULL || tg_recurrent_ref_knows(m) || tg_mla_ref_knows(m);
+    return row_of(m) != NULL || tg_linear_ref_knows(m) || tg_recurrent_ref_knows(m) || tg_mla_ref_knows(m);
 }
 
-static const double *param(const struct tg_ref *r, const char *name)
+const double *tg_ref_param(const struct tg_ref *r, const char *name)
 {
     const struct tg_mixer_schema *s = r->mixer->spec->mixer;
     for (size_t i = 0; i < s->param_count; i++)
@@ -72,7 +74,7 @@ static double *linear(const double *x, const double *w, const double *bias, size
     return y;
 }
 
-static void norm(const struct tg_ref *r, const double *w, double *x)
+void tg_ref_norm(const struct tg_ref *r, const double *w, double *x)
 {
     size_t K = r->mixer->spec->head_dim;
     double sum = 0;
@@ -82,7 +84,7 @@ static void norm(const struct tg_ref *r, const double *w, double *x)
         x[i] = x[i] * w[i] / sqrt(sum / (double)K + (double)r->mixer->norm_eps);
 }
 
-static void turn(const struct tg_ref *r, size_t pos, const double *x, double *y)
+void tg_ref_turn(const struct tg_ref *r, size_t pos, const double *x, double *y)
 {
     const struct tg_layer_spec *s = r->mixer->spec;
     size_t half = s->rotary_dim / 2;
@@ -95,7 +97,7 @@ static void turn(const struct tg_ref *r, size_t pos, const double *x, double *y)
     }
 }
 
-static size_t feature_map(const struct tg_ref *r, const double *w, const double *x, double *y)
+size_t tg_ref_features(const struct tg_ref *r, const double *w, const double *x, double *y)
 {
     const struct tg_layer_spec *s = r->mixer->spec;
     size_t K = s->head_dim, F = s->feature_dim;
@@ -167,14 +169,14 @@ static void head_forward(const struct tg_ref *r, const struct head *x, double *y
     const struct row *row = row_of(r->mixer);
     size_t K = s->head_dim, F = s->feature_dim, n = 0;
     size_t most = 2 * (K + F), weights = x->h * K * F;
-    const double *wq = param(r, "map_q.weight"), *wk = param(r, "map_k.weight");
-    const double *sink = param(r, "sink"), *logit = param(r, "far_logit");
-    const double *window_logit = param(r, "window_logit"), *alpha = param(r, "alpha");
+    const double *wq = tg_ref_param(r, "map_q.weight"), *wk = tg_ref_param(r, "map_k.weight");
+    const double *sink = tg_ref_param(r, "sink"), *logit = tg_ref_param(r, "far_logit");
+    const double *window_logit = tg_ref_param(r, "window_logit"), *alpha = tg_ref_param(r, "alpha");
     double *pq = zeros(x->T * most), *pk = zeros(x->T * most), *num = zeros(K), *far = zeros(K);
     for (size_t t = 0; row->far && t < x->T; t++) {
         n = tg_feature_count(s);
-        feature_map(r, wq ? wq + weights : NULL, (row->apart ? x->q0 : x->q) + t * K, pq + t * n);
-        feature_map(r, wk ? wk + weights : NULL, (row->apart ? x->k0 : x->k) + t * K, pk + t * n);
+        tg_ref_features(r, wq ? wq + weights : NULL, (row->apart ? x->q0 : x->q) + t * K, pq + t * n);
+        tg_ref_features(r, wk ? wk + weights : NULL, (row->apart ? x->k0 : x->k) + t * K, pk + t * n);
     }
     for (size_t t = 0; t < x->T; t++) {
         size_t first = s->window && t + 1 > s->window ? t + 1 - s->window : 0;
@@ -224,10 +226,10 @@ static void one_head(const struct tg_ref *r, size_t b0, size_t T, size_t h, cons
     double *vh = rows_of_head(v, b0, T, G, group, K), *g = zeros(T);
     double *qr = zeros(T * K), *kr = zeros(T * K);
     for (size_t t = 0; t < T; t++) {
-        norm(r, s->qk_norm ? param(r, "q_norm.weight") : NULL, q0 + t * K);
-        norm(r, s->qk_norm ? param(r, "k_norm.weight") : NULL, k0 + t * K);
-        turn(r, t, q0 + t * K, qr + t * K);
-        turn(r, t, k0 + t * K, kr + t * K);
+        tg_ref_norm(r, s->qk_norm ? tg_ref_param(r, "q_norm.weight") : NULL, q0 + t * K);
+        tg_ref_norm(r, s->qk_norm ? tg_ref_param(r, "k_norm.weight") : NULL, k0 + t * K);
+        tg_ref_turn(r, t, q0 + t * K, qr + t * K);
+        tg_ref_turn(r, t, k0 + t * K, kr + t * K);
         g[t] = gate ? -log1p(exp(-gate[(b0 + t) * H + h])) : 0;
     }
     struct head x = {T, h, qr, kr, q0, k0, vh, g};
@@ -239,6 +241,10 @@ static void one_head(const struct tg_ref *r, size_t b0, size_t T, size_t h, cons
 
 void tg_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const double *x, double *y)
 {
+    if (tg_linear_ref_knows(r->mixer)) {
+        tg_linear_ref_forward(r, b, x, y);
+        return;
+    }
     if (tg_recurrent_ref_knows(r->mixer)) {
         tg_recurrent_ref_forward(r, b, x, y);
         return;
@@ -251,17 +257,17 @@ void tg_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const doub
     size_t count = tg_batch_rows(b), D = r->mixer->width, K = s->head_dim;
     size_t H = s->heads, G = s->kv_heads;
     bool gates = row_of(r->mixer)->gates || (row_of(r->mixer)->far && s->gated);
-    double *q = linear(x, param(r, "q.weight"), param(r, "q.bias"), count, H * K, D);
-    double *k = linear(x, param(r, "k.weight"), param(r, "k.bias"), count, G * K, D);
-    double *v = linear(x, param(r, "v.weight"), param(r, "v.bias"), count, G * K, D);
+    double *q = linear(x, tg_ref_param(r, "q.weight"), tg_ref_param(r, "q.bias"), count, H * K, D);
+    double *k = linear(x, tg_ref_param(r, "k.weight"), tg_ref_param(r, "k.bias"), count, G * K, D);
+    double *v = linear(x, tg_ref_param(r, "v.weight"), tg_ref_param(r, "v.bias"), count, G * K, D);
     double *g =
-        gates ? linear(x, param(r, "gate.weight"), param(r, "gate.bias"), count, H, D) : NULL;
+        gates ? linear(x, tg_ref_param(r, "gate.weight"), tg_ref_param(r, "gate.bias"), count, H, D) : NULL;
     double *o = zeros(count * H * K);
     r->consts->at = 0;
     for (size_t i = 0; i < b->count; i++)
         for (size_t h = 0; h < H; h++)
             one_head(r, b->begin[i], b->begin[i + 1] - b->begin[i], h, q, k, v, g, o);
-    double *out = linear(o, param(r, "o.weight"), param(r, "o.bias"), count, D, H * K);
+    double *out = linear(o, tg_ref_param(r, "o.weight"), tg_ref_param(r, "o.bias"), count, D, H * K);
     memcpy(y, out, count * D * sizeof *y);
     double *used[] = {q, k, v, g, o, out};
     for (size_t i = 0; i < sizeof used / sizeof *used; i++)

@@ -121,9 +121,11 @@ static void forget(const struct tg_linear_gates *s, const struct tg_mixer *m, si
 
 /* With p = sigmoid(u), f = e^g: dk/du = (1 - lb) p (1 - p), dg/du = -(1 - lb) p (1 - p) / f,
  * dk/dlb = -p, dg/dlb = p / f. (1 - p) / f is at most 1 / (1 - lb). dk becomes du. */
-static void forget_bwd(const struct tg_linear_gates *s, const struct tg_mixer *m, size_t rows,
-                       const float *u, const float *dg, float *dk, float *dbound)
+void tg_linear_forget_bwd(const struct tg_linear_gates *s, const struct tg_mixer *m, size_t rows,
+                          const float *u, const float *dg, float *dk,
+                          const struct tg_mixer_grads *d)
 {
+    float *dbound = tg_mixer_grad(m, d, "lower_bound");
     const float *bound = tg_mixer_param(m, "lower_bound");
     size_t n = gates_of(s);
     for (size_t c = 0; c < n; c++) {
@@ -180,9 +182,9 @@ size_t tg_linear_gates_scratch(const struct tg_linear_gates *s, size_t rows)
 }
 
 void tg_linear_gates_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates *s,
-                         const struct tg_mixer *m, size_t rows, const float *x, const float *u,
-                         const struct tg_linear_gate_values *v, float *dg, float *dbeta, float *dk,
-                         float *dx, const struct tg_mixer_grads *d, float *scratch)
+                         const struct tg_mixer *m, size_t rows, const float *x,
+                         const struct tg_linear_gate_values *v, float *dg, float *dbeta, float *dx,
+                         const struct tg_mixer_grads *d, float *scratch)
 {
     struct tg_decay decay = decay_of(s);
     struct tg_carve c = {scratch, 0};
@@ -194,8 +196,6 @@ void tg_linear_gates_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates 
                      tg_mixer_grad(m, d, "A_log"));
     for (size_t i = 0; s->kind == TG_LINEAR_SIGMOID && i < rows * gates_of(s); i++)
         da[i] = dg[i] / SIGMOID_ROOT * sigmoid(-v->a[i]);
-    if (s->kind == TG_LINEAR_FORGET)
-        forget_bwd(s, m, rows, u, dg, dk, tg_mixer_grad(m, d, "lower_bound"));
     if (projected(s))
         project_bwd(ctx, s, m, rows, x, v, da, dx, d, low);
     if (!s->beta)

@@ -49,12 +49,15 @@ size_t tg_linear_gates_lay(const struct tg_linear_gates *s, size_t rows, float *
 void tg_linear_gates_fwd(const struct tg_ctx *ctx, const struct tg_linear_gates *s,
                          const struct tg_mixer *m, size_t rows, const float *x, const float *u,
                          float *k, const struct tg_linear_gate_values *v);
-/* dg and dbeta (overwritten) -> parameters, and dx (added to). FORGET: dk, in the gradient of k,
- * becomes that of u. */
+/* FORGET alone: dk, in the gradient of k, becomes that of u. */
+void tg_linear_forget_bwd(const struct tg_linear_gates *s, const struct tg_mixer *m, size_t rows,
+                          const float *u, const float *dg, float *dk,
+                          const struct tg_mixer_grads *d);
+/* dg and dbeta (overwritten) -> parameters, and dx (added to) */
 size_t tg_linear_gates_scratch(const struct tg_linear_gates *s, size_t rows);
 void tg_linear_gates_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates *s,
-                         const struct tg_mixer *m, size_t rows, const float *x, const float *u,
-                         const struct tg_linear_gate_values *v, float *dg, float *dbeta, float *dk,
-                         float *dx, const struct tg_mixer_grads *d, float *scratch);
+                         const struct tg_mixer *m, size_t rows, const float *x,
+                         const struct tg_linear_gate_values *v, float *dg, float *dbeta, float *dx,
+                         const struct tg_mixer_grads *d, float *scratch);
 
 #endif

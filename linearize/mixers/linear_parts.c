@@ -19,8 +19,10 @@ static struct tg_gnorm unit_of(size_t heads, size_t K)
     return (struct tg_gnorm){.groups = heads, .n = K, .l2 = true, .eps = 1e-6F};
 }
 
-static struct tg_gnorm norm_of(const struct tg_linear_parts *p, const struct tg_layer_spec *s)
+static struct tg_gnorm norm_of(const struct tg_linear_parts *p, const struct tg_mixer *m)
 {
+    const struct tg_layer_spec *s = m->spec;
+    const float eps = s->recurrent.norm_eps > 0 ? (float)s->recurrent.norm_eps : m->norm_eps;
     enum tg_linear_norm kind = p->recipe->norm;
     if (kind == TG_LINEAR_NORM_NONE && p->recipe->map && s->plain_values)
         kind = TG_LINEAR_NORM_HEAD;
@@ -31,7 +33,7 @@ static struct tg_gnorm norm_of(const struct tg_linear_parts *p, const struct tg_
                              .n = wide ? p->out * p->V : p->V,
                              .shared = !wide,
                              .gate = p->recipe->z,
-                             .eps = (float)s->recurrent.norm_eps};
+                             .eps = eps};
 }
 
 static void recurrence_of(struct tg_linear_parts *p)
@@ -85,7 +87,7 @@ void tg_linear_parts_of(const struct tg_mixer *m, const struct tg_batch *b,
     p->conv_v = conv_of(s, p->S * p->V);
     p->unit_q = unit_of(p->H, p->K);
     p->unit_k = unit_of(p->G, p->K);
-    p->norm = norm_of(p, s);
+    p->norm = norm_of(p, m);
     p->gates = tg_linear_gates_of(m, r->gate, r->rule == TG_RULE_DELTA);
     recurrence_of(p);
 }
