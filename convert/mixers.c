@@ -97,17 +97,21 @@ static size_t state_gated_all(const struct tg_layer_spec *l)
     return state_ring(l) + linear_state(l);
 }
 
-/* the convolution's last inputs, then a state [K,V] for each value head */
-static size_t state_delta(const struct tg_layer_spec *l)
+/* Of linear mixers: the convolution's last inputs, the heads' states, and the window's ring. Maps
+ * with weights have some for every query head, and a state for each; a denominator is one more
+ * value. */
+static size_t state_linear(const struct tg_layer_spec *l)
 {
-    const struct tg_recurrent_spec *r = &l->recurrent;
-    const size_t channels = 2 * r->k_heads * r->k_dim + r->v_heads * r->v_dim;
-    return (r->conv - 1) * channels + r->v_heads * r->k_dim * r->v_dim;
-}
+    const bool map = l->mixer->flags & TG_MIXER_FAR;
+    const bool per_query = map && tg_feature_map_has_weights(l->feature_map);
+    const size_t heads = per_query ? l->heads : tg_value_heads(l);
+    const size_t keys = map ? tg_feature_count(l) : l->head_dim;
+    const size_t values = tg_value_dim(l) + (map && !l->plain_values);
 
-static size_t state_heads(const struct tg_layer_spec *l)
-{
-    return l->recurrent.v_heads * l->recurrent.k_dim * l->recurrent.v_dim;
+    if (l->window && l->window_form == TG_WINDOW_JOINT)
+        return state_ring(l) + linear_state(l);
+    return (l->recurrent.conv ? l->recurrent.conv - 1 : 0) * tg_joined_rows(l) +
+           heads * keys * values + state_ring(l);
 }
 
 static size_t state_mamba2(const struct tg_layer_spec *l)
@@ -129,6 +133,42 @@ static size_t state_conv(const struct tg_layer_spec *l)
 static size_t state_rglru(const struct tg_layer_spec *l)
 {
     return l->recurrent.conv * l->recurrent.inner;
+}
+
+/* A key and a value for every query head; the teacher's rotary serves the window alone, if any */
+static void adopt_plain(struct tg_layer_spec *l)
+{
+    l->kv_heads = l->heads;
+    l->linear_plain = true;
+}
+
+/* The same, turned */
+static void adopt_rotary(struct tg_layer_spec *l)
+{
+    l->kv_heads = l->heads;
+}
+
+static void adopt_gla(struct tg_layer_spec *l)
+{
+    adopt_plain(l);
+    l->recurrent.rank = 16;
+}
+
+/* Unit vectors need no norm before: its weights go into the projections. */
+static void adopt_delta(struct tg_layer_spec *l)
+{
+    adopt_plain(l);
+    l->recurrent.conv = 4;
+    if (!l->window) {
+        l->qk_norm = TG_QK_NONE;
+        l->qk_norm_bias = false;
+    }
+}
+
+static void adopt_kda(struct tg_layer_spec *l)
+{
+    adopt_delta(l);
+    l->recurrent.rank = l->head_dim;
 }
 
 #define TG_MIXER(name, summary, flags, window, sinks, adopt, kv, state, ...)                       \
@@ -169,6 +209,10 @@ bool tg_param_rule_applies(const struct tg_param_rule *r, const struct tg_layer_
         (l->recurrent.conv_bias ? 0 : TG_PARAM_IF_CONV_BIAS) |
         (l->recurrent.proj_bias ? 0 : TG_PARAM_IF_IN_BIAS) |
         (l->recurrent.out_bias ? 0 : TG_PARAM_IF_OUT_BIAS) |
-        (l->recurrent.norm ? 0 : TG_PARAM_IF_INNER_NORM);
+        (l->recurrent.norm ? 0 : TG_PARAM_IF_INNER_NORM) |
+        (l->recurrent.conv ? 0 : TG_PARAM_IF_TAPS) |
+        (l->window && l->window_form != TG_WINDOW_JOINT ? 0 : TG_PARAM_IF_BESIDE) |
+        (l->window && l->window_form == TG_WINDOW_JOINT ? 0 : TG_PARAM_IF_JOINT) |
+        (l->plain_values ? 0 : TG_PARAM_IF_PLAIN_VALUES);
     return !(r->flags & missing);
 }

@@ -4,19 +4,11 @@
 
 size_t tg_recurrent_size(enum tg_dim d, const struct tg_recurrent_spec *r)
 {
-    const size_t values = r->v_heads * r->v_dim, bc = 2 * r->groups * r->state;
+    const size_t bc = 2 * r->groups * r->state;
 
     switch (d) {
     case TG_DIM_V_HEADS:
         return r->v_heads;
-    case TG_DIM_V:
-        return r->v_dim;
-    case TG_DIM_VALUES:
-        return values;
-    case TG_DIM_QKV:
-        return 2 * r->k_heads * r->k_dim + values;
-    case TG_DIM_GATES:
-        return r->v_heads * r->k_dim;
     case TG_DIM_TAPS:
         return r->conv;
     case TG_DIM_RANK:
@@ -59,22 +51,28 @@ static bool has(const struct tg_mixer_schema *mixer, enum tg_dim d)
     return needs(mixer, d, d);
 }
 
+static bool optional_taps(const struct tg_mixer_schema *mixer)
+{
+    for (size_t i = 0; i < mixer->param_count; i++)
+        if (mixer->params[i].flags & TG_PARAM_IF_TAPS)
+            return true;
+    return false;
+}
+
 static int check_sizes(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
 {
     const struct tg_recurrent_spec *r = &l->recurrent;
     const struct tg_mixer_schema *m = l->mixer;
-    const bool keys = has(m, TG_DIM_QKV), space = has(m, TG_DIM_X_B_C);
+    const bool space = has(m, TG_DIM_X_B_C);
     const bool grouped = space || has(m, TG_DIM_GROUPS);
     const struct {
         const char *name;
         size_t value, most;
         bool needed;
     } sizes[] = {
-        {"key heads", r->k_heads, TG_MAX_HEADS, keys},
-        {"key size", r->k_dim, TG_MAX_HEAD_DIM, keys},
-        {"value heads", r->v_heads, TG_MAX_HEADS, keys || space},
-        {"value size", r->v_dim, TG_MAX_HEAD_DIM, keys || space},
-        {"convolution taps", r->conv, 32, has(m, TG_DIM_TAPS)},
+        {"value heads", r->v_heads, TG_MAX_HEADS, space},
+        {"value size", r->v_dim, TG_MAX_HEAD_DIM, space},
+        {"convolution taps", r->conv, 32, has(m, TG_DIM_TAPS) && !optional_taps(m)},
         {"state size", r->state, TG_MAX_HEAD_DIM, space || has(m, TG_DIM_STATE)},
         {"groups", r->groups, TG_MAX_HEADS, grouped},
         {"inner size", r->inner, TG_MAX_MLP, space || needs(m, TG_DIM_INNER, TG_DIM_INNER_3)},
@@ -99,7 +97,6 @@ int tg_recurrent_check(const struct tg_layer_spec *l, const char *where, struct 
         const char *what;
         size_t whole, part;
     } splits[] = {
-        {"key heads do not divide value heads", r->v_heads, r->k_heads},
         {"groups do not divide the inner size", r->inner, r->groups},
         {"groups do not divide the heads", r->v_heads, r->groups},
         {"norm groups do not divide the inner size", r->inner, r->norm_groups},

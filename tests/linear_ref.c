@@ -54,6 +54,44 @@ bool tg_linear_ref_knows(const struct tg_mixer *m)
     return row_of(m) && !(m->spec->window && m->spec->window_form == TG_WINDOW_JOINT);
 }
 
+void tg_linear_vary(struct tg_layer_spec *l, size_t i, size_t G, size_t window, size_t sinks)
+{
+    enum { OFF = TG_WINDOW_FORM_COUNT };
+    static const struct {
+        int form;
+        bool shared, plain, gate, plain_values;
+        size_t values, wider, taps; /* value heads of a key head; V - K */
+    } ways[] = {
+        {TG_WINDOW_PARALLEL, true, false, false, false, 1, 1, 4},
+        {OFF, false, true, false, true, 2, 1, 1},
+        {TG_WINDOW_SERIES, false, false, true, false, 1, 0, 2},
+        {TG_WINDOW_JOINT, true, false, true, false, 1, 0, 0},
+        {OFF, true, false, false, true, 1, 0, 3},
+        {TG_WINDOW_PARALLEL, false, true, false, false, 1, 0, 5},
+        {TG_WINDOW_PARALLEL, true, true, true, false, 1, 0, 4},
+        {TG_WINDOW_SERIES, false, false, false, false, 1, 1, 0},
+        {OFF, true, true, false, false, 1, 2, 4},
+    };
+    i %= sizeof ways / sizeof *ways;
+    const bool map = row_of(&(struct tg_mixer){.spec = l})->norm == DIVIDE;
+    const bool open = ways[i].form != OFF && (ways[i].form != TG_WINDOW_JOINT || map);
+    l->window = open ? window : 0;
+    l->window_form = open ? (enum tg_window_form)ways[i].form : TG_WINDOW_PARALLEL;
+    l->sinks = open ? sinks : 0;
+    l->kv_heads = ways[i].shared ? G : l->heads;
+    l->linear_plain = ways[i].plain;
+    l->output_gate = ways[i].gate;
+    l->plain_values = map && ways[i].plain_values;
+    l->value_dim = l->head_dim + ways[i].wider;
+    l->value_heads = !map && ways[i].values > 1 ? l->kv_heads * ways[i].values : 0;
+    l->recurrent.negative_eigenvalues = ways[i].shared;
+    l->recurrent.scales[0] = 0.9;
+    if (l->recurrent.conv)
+        l->recurrent.conv = ways[i].taps;
+    if (l->recurrent.rank)
+        l->recurrent.rank = 3;
+}
+
 static double sigmoid(double x)
 {
     return 1 / (1 + exp(-x));
@@ -123,7 +161,7 @@ static void turn_all(const struct text *t, double *x, size_t heads)
     double *from = tg_alloc_array(t->K, sizeof *from);
     for (size_t i = 0; i < t->T * heads; i++) {
         memcpy(from, x + i * t->K, t->K * sizeof *from);
-        tg_ref_turn(t->r, i / heads, from, x + i * t->K);
+        tg_ref_head_turn(t->r, i / heads, from, x + i * t->K);
     }
     tg_free(from);
 }
@@ -226,9 +264,9 @@ static size_t key_of(const struct text *t, const double *q1, const double *k1, s
         double from[64];
         assert_true(K <= 64);
         memcpy(from, q, K * sizeof *q);
-        n = tg_ref_features(t->r, wq ? wq + qh * KF : NULL, from, q);
+        n = tg_ref_head_features(t->r, wq ? wq + qh * KF : NULL, from, q);
         memcpy(from, k, K * sizeof *k);
-        tg_ref_features(t->r, wk ? wk + qh * KF : NULL, from, k);
+        tg_ref_head_features(t->r, wk ? wk + qh * KF : NULL, from, k);
     }
     return n;
 }
@@ -315,9 +353,9 @@ static void forward(struct text *t, double *y)
     double *k0 = linear(t, "k.weight", "k.bias", t->x, GK, t->D);
     double *v0 = linear(t, "v.weight", "v.bias", t->x, SV, t->D), *w = NULL, *beta = NULL;
     for (size_t i = 0; i < t->T * t->H && s->qk_norm; i++)
-        tg_ref_norm(t->r, tg_ref_param(t->r, "q_norm.weight"), q0 + i * t->K);
+        tg_ref_head_norm(t->r, tg_ref_param(t->r, "q_norm.weight"), q0 + i * t->K);
     for (size_t i = 0; i < t->T * t->G && s->qk_norm; i++)
-        tg_ref_norm(t->r, tg_ref_param(t->r, "k_norm.weight"), k0 + i * t->K);
+        tg_ref_head_norm(t->r, tg_ref_param(t->r, "k_norm.weight"), k0 + i * t->K);
     if (s->window)
         w = window(t, q0, k0, v0);
     if (w && s->window_form == TG_WINDOW_SERIES)

@@ -74,7 +74,7 @@ static double *linear(const double *x, const double *w, const double *bias, size
     return y;
 }
 
-void tg_ref_norm(const struct tg_ref *r, const double *w, double *x)
+void tg_ref_head_norm(const struct tg_ref *r, const double *w, double *x)
 {
     size_t K = r->mixer->spec->head_dim;
     double sum = 0;
@@ -84,7 +84,7 @@ void tg_ref_norm(const struct tg_ref *r, const double *w, double *x)
         x[i] = x[i] * w[i] / sqrt(sum / (double)K + (double)r->mixer->norm_eps);
 }
 
-void tg_ref_turn(const struct tg_ref *r, size_t pos, const double *x, double *y)
+void tg_ref_head_turn(const struct tg_ref *r, size_t pos, const double *x, double *y)
 {
     const struct tg_layer_spec *s = r->mixer->spec;
     size_t half = s->rotary_dim / 2;
@@ -97,7 +97,7 @@ void tg_ref_turn(const struct tg_ref *r, size_t pos, const double *x, double *y)
     }
 }
 
-size_t tg_ref_features(const struct tg_ref *r, const double *w, const double *x, double *y)
+size_t tg_ref_head_features(const struct tg_ref *r, const double *w, const double *x, double *y)
 {
     const struct tg_layer_spec *s = r->mixer->spec;
     size_t K = s->head_dim, F = s->feature_dim;
@@ -175,8 +175,8 @@ static void head_forward(const struct tg_ref *r, const struct head *x, double *y
     double *pq = zeros(x->T * most), *pk = zeros(x->T * most), *num = zeros(K), *far = zeros(K);
     for (size_t t = 0; row->far && t < x->T; t++) {
         n = tg_feature_count(s);
-        tg_ref_features(r, wq ? wq + weights : NULL, (row->apart ? x->q0 : x->q) + t * K, pq + t * n);
-        tg_ref_features(r, wk ? wk + weights : NULL, (row->apart ? x->k0 : x->k) + t * K, pk + t * n);
+        tg_ref_head_features(r, wq ? wq + weights : NULL, (row->apart ? x->q0 : x->q) + t * K, pq + t * n);
+        tg_ref_head_features(r, wk ? wk + weights : NULL, (row->apart ? x->k0 : x->k) + t * K, pk + t * n);
     }
     for (size_t t = 0; t < x->T; t++) {
         size_t first = s->window && t + 1 > s->window ? t + 1 - s->window : 0;
@@ -226,10 +226,10 @@ static void one_head(const struct tg_ref *r, size_t b0, size_t T, size_t h, cons
     double *vh = rows_of_head(v, b0, T, G, group, K), *g = zeros(T);
     double *qr = zeros(T * K), *kr = zeros(T * K);
     for (size_t t = 0; t < T; t++) {
-        tg_ref_norm(r, s->qk_norm ? tg_ref_param(r, "q_norm.weight") : NULL, q0 + t * K);
-        tg_ref_norm(r, s->qk_norm ? tg_ref_param(r, "k_norm.weight") : NULL, k0 + t * K);
-        tg_ref_turn(r, t, q0 + t * K, qr + t * K);
-        tg_ref_turn(r, t, k0 + t * K, kr + t * K);
+        tg_ref_head_norm(r, s->qk_norm ? tg_ref_param(r, "q_norm.weight") : NULL, q0 + t * K);
+        tg_ref_head_norm(r, s->qk_norm ? tg_ref_param(r, "k_norm.weight") : NULL, k0 + t * K);
+        tg_ref_head_turn(r, t, q0 + t * K, qr + t * K);
+        tg_ref_head_turn(r, t, k0 + t * K, kr + t * K);
         g[t] = gate ? -log1p(exp(-gate[(b0 + t) * H + h])) : 0;
     }
     struct head x = {T, h, qr, kr, q0, k0, vh, g};

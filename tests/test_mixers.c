@@ -10,6 +10,7 @@
 #include "linearize/kernels/gemm.h"
 #include "tests/check.h"
 #include "tests/guard.h"
+#include "tests/linear_ref.h"
 #include "tests/mixers_ref.h"
 #include "tests/recurrent_ref.h"
 
@@ -209,8 +210,10 @@ static struct bench open_bench(const struct pair *p)
     }
     if (p->schema->adopt)
         p->schema->adopt(&t.spec);
-    else if (p->schema->flags & TG_MIXER_RECURRENT)
-        t.spec.recurrent = tg_recurrent_of(&t.spec);
+    if (p->schema->flags & TG_MIXER_BESIDE)
+        tg_linear_vary(&t.spec, (size_t)(s - shapes), s->G, s->window, s->sinks);
+    if (!p->schema->adopt && p->schema->flags & TG_MIXER_RECURRENT)
+        tg_recurrent_open(&t.spec);
     for (size_t i = 0; i < s->count; i++) {
         t.begin[i + 1] = t.begin[i] + s->lengths[i];
         t.longest = s->lengths[i] > t.longest ? s->lengths[i] : t.longest;
@@ -613,7 +616,7 @@ static void test_inherit(void **state)
     settle(&soft, p->shape);
     const struct tg_origin origin = {.from = &soft.m, .layer = 1, .layer_count = 4};
     for (size_t rule = 0; rule < t.spec.mixer->param_count; rule++) {
-        if (!t.param[rule] || !(t.spec.mixer->params[rule].flags & TG_PARAM_NEW))
+        if (!t.param[rule] || !(t.spec.mixer->params[rule].flags & TG_PARAM_NEW) || !t.ops->inherit)
             continue;
         for (size_t i = 0; i < t.count[rule]; i++)
             t.param[rule][i] = NAN;

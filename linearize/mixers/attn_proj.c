@@ -54,7 +54,7 @@ static size_t kept_lay(const struct tg_mixer *m, const struct tg_batch *b, float
     const size_t rows = tg_batch_rows(b), raw = norm || clip ? rows : 0;
     k->q = tg_carve(&c, raw * s->heads * s->head_dim);
     k->k = tg_carve(&c, raw * s->kv_heads * s->head_dim);
-    k->v = tg_carve(&c, clip ? rows * s->kv_heads * tg_value_dim(s) : 0);
+    k->v = tg_carve(&c, clip ? rows * tg_value_heads(s) * tg_value_dim(s) : 0);
     k->stats_q = tg_carve(&c, norm ? rows * s->heads * 2 : 0);
     k->stats_k = tg_carve(&c, norm ? rows * s->kv_heads * 2 : 0);
     return c.used;
@@ -180,7 +180,7 @@ void tg_proj_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struc
     project(ctx, m, x, tg_mixer_param(m, "k.weight"), tg_mixer_param(m, "k.bias"), k, rows, GK,
             raw ? kept.k : NULL);
     project(ctx, m, x, tg_mixer_param(m, "v.weight"), tg_mixer_param(m, "v.bias"), v, rows,
-            s->kv_heads * tg_value_dim(s), saved && clip ? kept.v : NULL);
+            tg_value_heads(s) * tg_value_dim(s), saved && clip ? kept.v : NULL);
     if (!s->qk_norm)
         return;
     const struct tg_qk_norm_job nq = q_norm(ctx, m, rows), nk = k_norm(ctx, m, rows);
@@ -205,7 +205,7 @@ static void raw_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const st
     if (most > 0) {
         limit_bwd(kept->q, dq, rows * s->heads * s->head_dim, most);
         limit_bwd(kept->k, dk, rows * s->kv_heads * s->head_dim, most);
-        limit_bwd(kept->v, dv, rows * s->kv_heads * tg_value_dim(s), most);
+        limit_bwd(kept->v, dv, rows * tg_value_heads(s) * tg_value_dim(s), most);
     }
 }
 
@@ -223,12 +223,45 @@ void tg_proj_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struc
     tg_linear_bwd(ctx, x, tg_mixer_param(m, "k.weight"), dk, dx, 1, tg_mixer_grad(m, d, "k.weight"),
                   tg_mixer_grad(m, d, "k.bias"), rows, GK, m->width);
     tg_linear_bwd(ctx, x, tg_mixer_param(m, "v.weight"), dv, dx, 1, tg_mixer_grad(m, d, "v.weight"),
-                  tg_mixer_grad(m, d, "v.bias"), rows, s->kv_heads * tg_value_dim(s), m->width);
+                  tg_mixer_grad(m, d, "v.bias"), rows, tg_value_heads(s) * tg_value_dim(s), m->width);
+}
+
+/* q, k and v in one row */
+static const struct {
+    const char *weight, *bias;
+} joined[] = {{"q.weight", "q.bias"}, {"k.weight", "k.bias"}, {"v.weight", "v.bias"}};
+
+static size_t joined_size(const struct tg_layer_spec *s, size_t part)
+{
+    const size_t sizes[] = {s->heads * s->head_dim, s->kv_heads * s->head_dim,
+                            tg_value_heads(s) * tg_value_dim(s)};
+    return sizes[part];
+}
+
+void tg_proj_joined_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, size_t rows,
+                        const float *x, float *y)
+{
+    const size_t ld = tg_joined_rows(m->spec);
+    for (size_t i = 0; i < 3; y += joined_size(m->spec, i++))
+        tg_linear_fwd_ld(ctx, x, tg_mixer_param(m, joined[i].weight),
+                         tg_mixer_param(m, joined[i].bias), y, ld, rows, joined_size(m->spec, i),
+                         m->width);
+}
+
+void tg_proj_joined_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, size_t rows,
+                        const float *x, const float *dy, float *dx, const struct tg_mixer_grads *d)
+{
+    const size_t ld = tg_joined_rows(m->spec);
+    for (size_t i = 0; i < 3; dy += joined_size(m->spec, i++))
+        tg_linear_bwd_ld(ctx, x, tg_mixer_param(m, joined[i].weight), dy, ld, dx, i ? 1 : 0,
+                         tg_mixer_grad(m, d, joined[i].weight),
+                         tg_mixer_grad(m, d, joined[i].bias), rows, joined_size(m->spec, i),
+                         m->width);
 }
 
 static size_t out_width(const struct tg_mixer *m)
 {
-    return m->spec->heads * tg_value_dim(m->spec);
+    return tg_out_heads(m->spec) * tg_value_dim(m->spec);
 }
 
 size_t tg_proj_out_floats(const struct tg_mixer *m, const struct tg_batch *b)

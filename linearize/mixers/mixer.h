@@ -32,6 +32,7 @@ struct tg_mixer_grads {
 struct tg_attention_stats {
     const double *distance; /* mean of sum_j p_tj (t - j): how far back it looks, in tokens */
     const double *entropy;  /* mean of -sum_j p_tj log p_tj, in nats */
+    const float *constant;  /* [D] c with c . x near 1 for the layer's inputs x, by least squares */
 };
 /* What a new layer is made from */
 struct tg_origin {
