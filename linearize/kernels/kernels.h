@@ -53,6 +53,18 @@ struct tg_kernels {
     double (*sum_squares)(const float *x, size_t n);           /* accumulated in double */
     void (*axpy)(float a, const float *x, float *y, size_t n); /* y += a x */
     void (*scale)(float a, float *x, size_t n);
+    void (*mul)(const float *f, const float *x, float *y, size_t n); /* y = f x; y may be x or f */
+    void (*add_mul)(const float *f, const float *x, float *y, size_t n); /* y += f x */
+    /* Rows x_j = x + j * stride, j < count: x_j *= f, and x_j += p[j] y */
+    void (*mul_rows)(const float *f, float *x, size_t stride, size_t count, size_t n);
+    void (*add_rows)(const float *p, const float *y, float *x, size_t stride, size_t count,
+                     size_t n);
+    /* Of exact products, in double: their sum, and y += sign a b */
+    double (*dot_d)(const float *a, const float *b, size_t n);
+    void (*add_products)(double sign, const float *a, const float *b, double *y, size_t n);
+    /* y_i = e^{x_i - ref}, or e^{ref - x_i} if minus, rows [rows,n]; differences are rounded */
+    void (*exp_from)(const double *x, const double *ref, bool minus, size_t rows, size_t n,
+                     float *y);
 
     /* RMS norm of one row: y = x * r * w, r = (mean(x^2) + eps)^-1/2; returns r (saved for
      * backward). y may be x. */

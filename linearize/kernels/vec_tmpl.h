@@ -187,6 +187,59 @@ static void scale(float a, float *x, size_t n)
         x[i] *= a;
 }
 
+static void mul(const float *f, const float *x, float *y, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        y[i] = f[i] * x[i];
+}
+
+static void add_mul(const float *f, const float *x, float *y, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        y[i] += f[i] * x[i];
+}
+
+static void mul_rows(const float *f, float *x, size_t stride, size_t count, size_t n)
+{
+    for (size_t j = 0; j < count; j++)
+        mul(f, x + j * stride, x + j * stride, n);
+}
+
+static void add_rows(const float *p, const float *y, float *x, size_t stride, size_t count,
+                     size_t n)
+{
+    for (size_t j = 0; j < count; j++)
+        axpy(p[j], y, x + j * stride, n);
+}
+
+static double dot_d(const float *a, const float *b, size_t n)
+{
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < n; i++)
+        sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+static void add_products(double sign, const float *a, const float *b, double *y, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        y[i] += sign * ((double)a[i] * (double)b[i]);
+}
+
+static void exp_from(const double *x, const double *ref, bool minus, size_t rows, size_t n,
+                     float *y)
+{
+    const double sign = minus ? -1 : 1;
+    for (size_t r = 0; r < rows; r++, x += n, y += n)
+#pragma omp simd
+        for (size_t i = 0; i < n; i++)
+            y[i] = exp_one((float)(sign * (x[i] - ref[i])));
+}
+
 static float rmsnorm_fwd(const float *x, const float *w, float eps, float *y, size_t n)
 {
     float r = (float)(1 / sqrt(sum_squares(x, n) / (double)n + (double)eps));
@@ -321,6 +374,13 @@ const struct tg_kernels TABLE = {
     .sum_squares = sum_squares,
     .axpy = axpy,
     .scale = scale,
+    .mul = mul,
+    .add_mul = add_mul,
+    .mul_rows = mul_rows,
+    .add_rows = add_rows,
+    .dot_d = dot_d,
+    .add_products = add_products,
+    .exp_from = exp_from,
     .rmsnorm_fwd = rmsnorm_fwd,
     .rmsnorm_bwd = rmsnorm_bwd,
     .norm_fwd = norm_fwd,
