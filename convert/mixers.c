@@ -97,17 +97,16 @@ static size_t state_gated_all(const struct tg_layer_spec *l)
     return state_ring(l) + linear_state(l);
 }
 
-/* the convolution's last inputs, then a state [K,V] for each value head */
-static size_t state_delta(const struct tg_layer_spec *l)
-{
-    const struct tg_recurrent_spec *r = &l->recurrent;
-    const size_t channels = 2 * r->k_heads * r->k_dim + r->v_heads * r->v_dim;
-    return (r->conv - 1) * channels + r->v_heads * r->k_dim * r->v_dim;
-}
-
+/* a state [K,V] for each value head */
 static size_t state_heads(const struct tg_layer_spec *l)
 {
-    return l->recurrent.v_heads * l->recurrent.k_dim * l->recurrent.v_dim;
+    return tg_value_heads(l) * l->head_dim * tg_value_dim(l);
+}
+
+/* the convolution's last inputs, then the heads' states */
+static size_t state_delta(const struct tg_layer_spec *l)
+{
+    return (l->recurrent.conv - 1) * tg_joined_rows(l) + state_heads(l);
 }
 
 static size_t state_mamba2(const struct tg_layer_spec *l)

@@ -34,8 +34,12 @@ enum tg_dim {
     TG_DIM_K,
     TG_DIM_F,
     TG_DIM_SINKS,
-    TG_DIM_HV,
-    TG_DIM_GV,
+    TG_DIM_HV,    /* of the output's heads: H V, or S V if that is more */
+    TG_DIM_GV,    /* of the value heads: S V, of attention G V */
+    TG_DIM_S,     /* value heads */
+    TG_DIM_V,     /* V */
+    TG_DIM_GATES, /* S K */
+    TG_DIM_QKV,   /* H K + G K + S V: q, k and v side by side */
     TG_DIM_Q_NORM, /* by tg_qk_norm: K, [H,K] or HK; stands alone */
     TG_DIM_K_NORM, /* K, [G,K] or GK */
     /* latent attention */
@@ -45,10 +49,6 @@ enum tg_dim {
     TG_DIM_KV_UP,   /* H (K - rotary_dim + V) */
     /* of recurrent mixers, from the layer's tg_recurrent_spec */
     TG_DIM_V_HEADS,   /* v_heads */
-    TG_DIM_V,         /* v_dim */
-    TG_DIM_VALUES,    /* v_heads v_dim */
-    TG_DIM_QKV,       /* 2 k_heads k_dim + v_heads v_dim */
-    TG_DIM_GATES,     /* v_heads k_dim */
     TG_DIM_TAPS,      /* conv */
     TG_DIM_RANK,      /* rank */
     TG_DIM_STATE,     /* state */
@@ -93,6 +93,7 @@ enum tg_mixer_flags {
     TG_MIXER_PLAN = 16,       /* a plan can give it */
     TG_MIXER_BESIDE = 32,     /* takes a window beside its linear branch, or none (window 0) */
     TG_MIXER_RECURRENT = 256, /* has fields in the layer's tg_recurrent_spec */
+    TG_MIXER_PLAIN_HEADS = 512, /* a key head for each query head; no rotary, limits, q/k norms */
 };
 struct tg_mixer_schema {
     const char *name, *summary;

@@ -26,9 +26,17 @@ static size_t dim_size(enum tg_dim d, const struct tg_model_spec *spec,
     case TG_DIM_SINKS:
         return l->sinks;
     case TG_DIM_HV:
-        return l->heads * tg_value_dim(l);
+        return tg_out_heads(l) * tg_value_dim(l);
     case TG_DIM_GV:
-        return l->kv_heads * tg_value_dim(l);
+        return tg_value_heads(l) * tg_value_dim(l);
+    case TG_DIM_S:
+        return tg_value_heads(l);
+    case TG_DIM_V:
+        return tg_value_dim(l);
+    case TG_DIM_GATES:
+        return tg_value_heads(l) * l->head_dim;
+    case TG_DIM_QKV:
+        return tg_joined_rows(l);
     case TG_DIM_Q_RANK:
         return l->q_rank;
     case TG_DIM_KV_RANK:

@@ -4,19 +4,11 @@
 
 size_t tg_recurrent_size(enum tg_dim d, const struct tg_recurrent_spec *r)
 {
-    const size_t values = r->v_heads * r->v_dim, bc = 2 * r->groups * r->state;
+    const size_t bc = 2 * r->groups * r->state;
 
     switch (d) {
     case TG_DIM_V_HEADS:
         return r->v_heads;
-    case TG_DIM_V:
-        return r->v_dim;
-    case TG_DIM_VALUES:
-        return values;
-    case TG_DIM_QKV:
-        return 2 * r->k_heads * r->k_dim + values;
-    case TG_DIM_GATES:
-        return r->v_heads * r->k_dim;
     case TG_DIM_TAPS:
         return r->conv;
     case TG_DIM_RANK:
@@ -63,17 +55,15 @@ static int check_sizes(const struct tg_layer_spec *l, const char *where, struct 
 {
     const struct tg_recurrent_spec *r = &l->recurrent;
     const struct tg_mixer_schema *m = l->mixer;
-    const bool keys = has(m, TG_DIM_QKV), space = has(m, TG_DIM_X_B_C);
+    const bool space = has(m, TG_DIM_X_B_C);
     const bool grouped = space || has(m, TG_DIM_GROUPS);
     const struct {
         const char *name;
         size_t value, most;
         bool needed;
     } sizes[] = {
-        {"key heads", r->k_heads, TG_MAX_HEADS, keys},
-        {"key size", r->k_dim, TG_MAX_HEAD_DIM, keys},
-        {"value heads", r->v_heads, TG_MAX_HEADS, keys || space},
-        {"value size", r->v_dim, TG_MAX_HEAD_DIM, keys || space},
+        {"value heads", r->v_heads, TG_MAX_HEADS, space},
+        {"value size", r->v_dim, TG_MAX_HEAD_DIM, space},
         {"convolution taps", r->conv, 32, has(m, TG_DIM_TAPS)},
         {"state size", r->state, TG_MAX_HEAD_DIM, space || has(m, TG_DIM_STATE)},
         {"groups", r->groups, TG_MAX_HEADS, grouped},
@@ -92,6 +82,29 @@ static int check_sizes(const struct tg_layer_spec *l, const char *where, struct 
     return TG_OK;
 }
 
+/* What mixers that are read from families alone do not compute */
+static int check_plain(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
+{
+    const struct {
+        const char *what;
+        bool there;
+    } others[] = {
+        {"rotary positions", l->rotary_dim != 0},
+        {"q/k norms", l->qk_norm != TG_QK_NONE},
+        {"a limit of q, k and v", l->qkv_clip > 0},
+        {"a soft cap", l->attn_softcap > 0},
+    };
+
+    if (l->heads != l->kv_heads)
+        return tg_fail(err, TG_ERR_VALUE, "%s: heads %zu, kv_heads %zu: mixer %s needs as many",
+                       where, l->heads, l->kv_heads, l->mixer->name);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (others[i].there)
+            return tg_fail(err, TG_ERR_VALUE, "%s: %s, which mixer %s does not have", where,
+                           others[i].what, l->mixer->name);
+    return TG_OK;
+}
+
 int tg_recurrent_check(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
 {
     const struct tg_recurrent_spec *r = &l->recurrent;
@@ -99,14 +112,13 @@ int tg_recurrent_check(const struct tg_layer_spec *l, const char *where, struct 
         const char *what;
         size_t whole, part;
     } splits[] = {
-        {"key heads do not divide value heads", r->v_heads, r->k_heads},
         {"groups do not divide the inner size", r->inner, r->groups},
         {"groups do not divide the heads", r->v_heads, r->groups},
         {"norm groups do not divide the inner size", r->inner, r->norm_groups},
     };
-    const int rc = check_sizes(l, where, err);
+    int rc = check_sizes(l, where, err);
 
-    if (rc)
+    if (rc || (l->mixer->flags & TG_MIXER_PLAIN_HEADS && (rc = check_plain(l, where, err))))
         return rc;
     for (size_t i = 0; i < sizeof splits / sizeof *splits; i++)
         if (splits[i].whole && splits[i].part && splits[i].whole % splits[i].part)

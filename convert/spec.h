@@ -108,14 +108,14 @@ const char *tg_window_form_name(enum tg_window_form f); /* "parallel", "series",
 
 /* Mixers with a recurrent state beside attention's own fields: what they use is in their page. */
 struct tg_recurrent_spec {
-    size_t k_heads, v_heads, k_dim, v_dim; /* heads of q and k, of v; sizes per head */
-    size_t conv;                           /* taps of the short convolution; 0: none */
-    size_t state;                          /* N of state-space layers, per channel */
-    size_t groups;                         /* groups of B and C */
-    size_t inner;                          /* channels between in and out projection */
-    size_t rank;                           /* of low-rank gates and dt */
-    size_t partitions, active;             /* sse: N states, of which a token uses so many */
-    size_t chunk;                          /* block_causal: tokens of a block */
+    size_t v_heads, v_dim;     /* of state-space layers: heads of x, size of each */
+    size_t conv;               /* taps of the short convolution; 0: none */
+    size_t state;              /* N of state-space layers, per channel */
+    size_t groups;             /* groups of B and C */
+    size_t inner;              /* channels between in and out projection */
+    size_t rank;               /* of low-rank gates and dt */
+    size_t partitions, active; /* sse: N states, of which a token uses so many */
+    size_t chunk;              /* block_causal: tokens of a block */
     size_t norm_groups; /* groups of channels that its output norm treats apart; 0: one */
     bool conv_bias, proj_bias, out_bias, /* of the convolution, the in and the out projection */
         norm, norm_before_gate, negative_eigenvalues;
@@ -207,6 +207,11 @@ static inline size_t tg_value_heads(const struct tg_layer_spec *l)
 static inline size_t tg_out_heads(const struct tg_layer_spec *l)
 {
     return tg_value_heads(l) > l->heads ? tg_value_heads(l) : l->heads;
+}
+/* Size of q, k and v side by side */
+static inline size_t tg_joined_rows(const struct tg_layer_spec *l)
+{
+    return (l->heads + l->kv_heads) * l->head_dim + tg_value_heads(l) * tg_value_dim(l);
 }
 
 int tg_spec_copy(struct tg_model_spec *to, const struct tg_model_spec *from, struct tg_err *err);

@@ -210,7 +210,7 @@ static struct bench open_bench(const struct pair *p)
     if (p->schema->adopt)
         p->schema->adopt(&t.spec);
     else if (p->schema->flags & TG_MIXER_RECURRENT)
-        t.spec.recurrent = tg_recurrent_of(&t.spec);
+        tg_recurrent_open(&t.spec);
     for (size_t i = 0; i < s->count; i++) {
         t.begin[i + 1] = t.begin[i] + s->lengths[i];
         t.longest = s->lengths[i] > t.longest ? s->lengths[i] : t.longest;
@@ -613,7 +613,7 @@ static void test_inherit(void **state)
     settle(&soft, p->shape);
     const struct tg_origin origin = {.from = &soft.m, .layer = 1, .layer_count = 4};
     for (size_t rule = 0; rule < t.spec.mixer->param_count; rule++) {
-        if (!t.param[rule] || !(t.spec.mixer->params[rule].flags & TG_PARAM_NEW))
+        if (!t.param[rule] || !(t.spec.mixer->params[rule].flags & TG_PARAM_NEW) || !t.ops->inherit)
             continue;
         for (size_t i = 0; i < t.count[rule]; i++)
             t.param[rule][i] = NAN;

@@ -163,9 +163,7 @@ static struct tg_layer_spec small_layer(const struct tg_mixer_schema *schema)
         .mlp_dim = 48,
     };
     if (schema->flags & TG_MIXER_RECURRENT)
-        y.recurrent = (struct tg_recurrent_spec){.k_heads = 2,
-                                                 .v_heads = 4,
-                                                 .k_dim = 16,
+        y.recurrent = (struct tg_recurrent_spec){.v_heads = 4,
                                                  .v_dim = 12,
                                                  .conv = 4,
                                                  .state = 16,
@@ -175,6 +173,10 @@ static struct tg_layer_spec small_layer(const struct tg_mixer_schema *schema)
                                                  .conv_bias = true,
                                                  .norm = true,
                                                  .norm_eps = 1e-5};
+    if (schema->flags & TG_MIXER_PLAIN_HEADS) {
+        y.kv_heads = y.heads;
+        y.rotary_dim = 0;
+    }
     return y;
 }
 

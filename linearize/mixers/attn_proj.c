@@ -226,9 +226,65 @@ void tg_proj_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struc
                   tg_mixer_grad(m, d, "v.bias"), rows, s->kv_heads * tg_value_dim(s), m->width);
 }
 
+/* q, k and v in one row */
+static const struct {
+    const char *weight, *bias;
+} joined[] = {{"q.weight", "q.bias"}, {"k.weight", "k.bias"}, {"v.weight", "v.bias"}};
+enum { JOINED = sizeof joined / sizeof *joined };
+
+static void joined_sizes(const struct tg_layer_spec *s, size_t sizes[JOINED])
+{
+    sizes[0] = s->heads * s->head_dim;
+    sizes[1] = s->kv_heads * s->head_dim;
+    sizes[2] = tg_value_heads(s) * tg_value_dim(s);
+}
+
+/* Columns from `first` on that one product makes, as far as weights lie one behind the other (as a
+ * model without biases has them) and gradients too; *next: the part that comes after them */
+static size_t joined_run(const struct tg_mixer *m, const struct tg_mixer_grads *d,
+                         const size_t sizes[JOINED], size_t first, size_t *next)
+{
+    size_t n = sizes[first], i = first + 1;
+    const float *w = tg_mixer_param(m, joined[first].weight);
+    const float *dw = d ? tg_mixer_grad(m, d, joined[first].weight) : NULL;
+    while (i < JOINED && !tg_mixer_has(m, joined[i].bias) &&
+           tg_mixer_param(m, joined[i].weight) == w + n * m->width &&
+           (!d || (dw && tg_mixer_grad(m, d, joined[i].weight) == dw + n * m->width)))
+        n += sizes[i++];
+    *next = i;
+    return n;
+}
+
+void tg_proj_joined_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, size_t rows,
+                        const float *x, float *y)
+{
+    size_t sizes[JOINED], ld = tg_joined_rows(m->spec), next;
+    joined_sizes(m->spec, sizes);
+    for (size_t i = 0; i < JOINED; i = next) {
+        size_t n = joined_run(m, NULL, sizes, i, &next);
+        tg_linear_fwd_ld(ctx, x, tg_mixer_param(m, joined[i].weight),
+                         tg_mixer_param(m, joined[i].bias), y, ld, rows, n, m->width);
+        y += n;
+    }
+}
+
+void tg_proj_joined_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, size_t rows,
+                        const float *x, const float *dy, float *dx, const struct tg_mixer_grads *d)
+{
+    size_t sizes[JOINED], ld = tg_joined_rows(m->spec), next;
+    joined_sizes(m->spec, sizes);
+    for (size_t i = 0; i < JOINED; i = next) {
+        size_t n = joined_run(m, d, sizes, i, &next);
+        tg_linear_bwd_ld(ctx, x, tg_mixer_param(m, joined[i].weight), dy, ld, dx, i ? 1 : 0,
+                         tg_mixer_grad(m, d, joined[i].weight),
+                         tg_mixer_grad(m, d, joined[i].bias), rows, n, m->width);
+        dy += n;
+    }
+}
+
 static size_t out_width(const struct tg_mixer *m)
 {
-    return m->spec->heads * tg_value_dim(m->spec);
+    return tg_out_heads(m->spec) * tg_value_dim(m->spec);
 }
 
 size_t tg_proj_out_floats(const struct tg_mixer *m, const struct tg_batch *b)

@@ -14,7 +14,7 @@
 
 /* A layer's kernels and sizes */
 struct parts {
-    size_t rows, keys, values, channels; /* G K, H V, C */
+    size_t rows, keys, values, channels; /* G K, S V, C */
     bool low_rank;                       /* kda: gates through a low rank, one per channel */
     size_t gates, rank;                  /* of a row; of the low rank */
     float most;                          /* beta's limit */
@@ -26,32 +26,34 @@ struct parts {
 
 static struct parts parts_of(const struct tg_mixer *m, const struct tg_batch *b)
 {
-    const struct tg_recurrent_spec *s = &m->spec->recurrent;
+    const struct tg_layer_spec *l = m->spec;
+    const struct tg_recurrent_spec *s = &l->recurrent;
+    const size_t heads = tg_value_heads(l), V = tg_value_dim(l);
     struct parts p = {.rows = b ? tg_batch_rows(b) : 0,
-                      .keys = s->k_heads * s->k_dim,
-                      .values = s->v_heads * s->v_dim,
+                      .keys = l->kv_heads * l->head_dim,
+                      .values = heads * V,
+                      .channels = tg_joined_rows(l),
                       .low_rank = tg_mixer_has(m, "f_a.weight"),
                       .rank = s->rank,
                       .most = s->negative_eigenvalues ? 2 : 1};
-    size_t each = p.low_rank ? s->k_dim : 1;
-    p.channels = 2 * p.keys + p.values;
-    p.gates = s->v_heads * each;
+    size_t each = p.low_rank ? l->head_dim : 1;
+    p.gates = heads * each;
     p.conv = (struct tg_conv){.D = p.channels, .taps = s->conv, .silu = true};
     p.unit = (struct tg_gnorm){
-        .groups = 2 * s->k_heads, .n = s->k_dim, .l2 = true, .eps = 1e-6F, .ld_x = p.channels};
-    p.norm = (struct tg_gnorm){.groups = s->v_heads,
-                               .n = s->v_dim,
+        .groups = 2 * l->kv_heads, .n = l->head_dim, .l2 = true, .eps = 1e-6F, .ld_x = p.channels};
+    p.norm = (struct tg_gnorm){.groups = heads,
+                               .n = V,
                                .shared = true,
                                .gate = p.low_rank ? TG_GATE_FN_SIGMOID : TG_GATE_FN_SILU,
                                .eps = (float)s->norm_eps};
-    p.decay = (struct tg_decay){.H = s->v_heads, .n = each, .high = INFINITY};
-    p.recur = (struct tg_recur){.H = s->v_heads,
-                                .G = s->k_heads,
-                                .K = s->k_dim,
-                                .V = s->v_dim,
+    p.decay = (struct tg_decay){.H = heads, .n = each, .high = INFINITY};
+    p.recur = (struct tg_recur){.H = heads,
+                                .G = l->kv_heads,
+                                .K = l->head_dim,
+                                .V = V,
                                 .gate = p.low_rank ? TG_GATE_CHANNEL : TG_GATE_SCALAR,
                                 .delta = true,
-                                .scale = 1 / sqrtf((float)s->k_dim),
+                                .scale = (float)l->attn_scale,
                                 .ld_k = p.channels,
                                 .ld_v = p.channels};
     return p;
@@ -64,11 +66,12 @@ struct kept {
     float *low_f, *low_z;  /* [rows,rank] */
     float *a, *g, *beta;   /* [rows,gates] twice, [rows,H] */
     float *z, *o, *ro, *y; /* [rows,HV]; ro [rows,H] */
+    float *out;            /* of the output's gate */
     float *states;         /* of the recurrence, for backward */
 };
 
-static size_t kept_lay(const struct parts *p, const struct tg_batch *b, bool backward, float *base,
-                       struct kept *k)
+static size_t kept_lay(const struct tg_mixer *m, const struct parts *p, const struct tg_batch *b,
+                       bool backward, float *base, struct kept *k)
 {
     struct tg_carve c = {base, 0};
     size_t low = p->low_rank ? p->rows * p->rank : 0;
@@ -84,6 +87,7 @@ static size_t kept_lay(const struct parts *p, const struct tg_batch *b, bool bac
     k->o = tg_carve(&c, p->rows * p->values);
     k->ro = tg_carve(&c, p->rows * p->recur.H);
     k->y = tg_carve(&c, p->rows * p->values);
+    k->out = tg_carve(&c, tg_proj_out_floats(m, b));
     k->states = backward ? tg_carve(&c, tg_recur_saved(&p->recur, b)) : NULL;
     return c.used;
 }
@@ -92,7 +96,7 @@ size_t tg_delta_mixer_saved(const struct tg_mixer *m, const struct tg_batch *b)
 {
     struct parts p = parts_of(m, b);
     struct kept k;
-    return kept_lay(&p, b, true, NULL, &k);
+    return kept_lay(m, &p, b, true, NULL, &k);
 }
 
 /* Gradients on their way down */
@@ -129,7 +133,7 @@ size_t tg_delta_mixer_work(const struct tg_mixer *m, const struct tg_batch *b, i
     struct down d;
     if (backward)
         return down_lay(&p, threads, NULL, &d);
-    return kept_lay(&p, b, false, NULL, &k) + tg_recur_work(&p.recur, threads);
+    return kept_lay(m, &p, b, false, NULL, &k) + tg_recur_work(&p.recur, threads);
 }
 
 static void project(const struct tg_ctx *ctx, const struct tg_mixer *m, const char *weight,
@@ -169,7 +173,7 @@ static void run(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct
                 const struct kept *k, float *work)
 {
     struct tg_recur_in in = inputs_of(p, k);
-    project(ctx, m, "qkv.weight", x, k->pre, p->rows, p->channels, m->width);
+    tg_proj_joined_fwd(ctx, m, p->rows, x, k->pre);
     tg_conv_fwd(ctx, &p->conv, b, k->pre, tg_mixer_param(m, "conv.weight"), NULL, k->mix,
                 (struct tg_states){states, 0});
     tg_gnorm_fwd(ctx, &p->unit, p->rows, k->mix, NULL, NULL, k->mix, k->r);
@@ -177,7 +181,7 @@ static void run(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct
     tg_recur_fwd(ctx, &p->recur, b, &in, k->o, (struct tg_states){states, tg_conv_state(&p->conv)},
                  k->states, work);
     tg_gnorm_fwd(ctx, &p->norm, p->rows, k->o, k->z, tg_mixer_param(m, "norm.weight"), k->y, k->ro);
-    project(ctx, m, "o.weight", k->y, y, p->rows, m->width, p->values);
+    tg_proj_out_fwd(ctx, m, b, x, k->y, y, k->out);
 }
 
 void tg_delta_mixer_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
@@ -186,7 +190,7 @@ void tg_delta_mixer_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
 {
     struct parts p = parts_of(m, b);
     struct kept k;
-    size_t used = kept_lay(&p, b, saved, saved ? saved : work, &k);
+    size_t used = kept_lay(m, &p, b, saved, saved ? saved : work, &k);
     run(ctx, m, b, &p, x, NULL, y, &k, saved ? work : work + used);
 }
 
@@ -229,7 +233,7 @@ void tg_delta_mixer_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
     struct parts p = parts_of(m, b);
     struct kept k;
     struct down g;
-    kept_lay(&p, b, true, (float *)(uintptr_t)saved, &k);
+    kept_lay(m, &p, b, true, (float *)(uintptr_t)saved, &k);
     down_lay(&p, ctx->threads, work, &g);
     const float *conv = tg_mixer_param(m, "conv.weight");
     struct tg_recur_in in = inputs_of(&p, &k);
@@ -237,8 +241,7 @@ void tg_delta_mixer_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
     memset(g.dmix, 0, p.rows * p.channels * sizeof *g.dmix);
     memset(g.dg, 0, p.rows * p.gates * sizeof *g.dg);
     memset(g.dbeta, 0, p.rows * p.recur.H * sizeof *g.dbeta);
-    tg_linear_bwd(ctx, k.y, tg_mixer_param(m, "o.weight"), dy, g.dy, 0,
-                  tg_mixer_grad(m, d, "o.weight"), NULL, p.rows, m->width, p.values);
+    tg_proj_out_bwd(ctx, m, b, k.y, dy, g.dy, d, k.out);
     tg_gnorm_bwd(ctx, &p.norm, p.rows, k.o, k.z, tg_mixer_param(m, "norm.weight"), k.ro, g.dy, g.dy,
                  g.dz, tg_mixer_grad(m, d, "norm.weight"), g.norm);
     tg_recur_bwd(ctx, &p.recur, b, &in, k.states, g.dy, &to, (struct tg_states){0}, g.work);
@@ -247,8 +250,8 @@ void tg_delta_mixer_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
     tg_gnorm_bwd(ctx, &p.unit, p.rows, g.mix, NULL, NULL, k.r, g.dmix, g.dmix, NULL, NULL, NULL);
     tg_conv_bwd(ctx, &p.conv, b, k.pre, conv, NULL, g.dmix, g.dpre,
                 tg_mixer_grad(m, d, "conv.weight"), NULL);
-    tg_linear_bwd(ctx, x, tg_mixer_param(m, "qkv.weight"), g.dpre, dx, 0,
-                  tg_mixer_grad(m, d, "qkv.weight"), NULL, p.rows, p.channels, m->width);
+    tg_proj_joined_bwd(ctx, m, p.rows, x, g.dpre, dx, d);
+    tg_proj_out_gate_bwd(ctx, m, b, x, k.out, dx, d);
     gates_bwd(ctx, m, &p, x, &k, &g, dx, d);
 }
 
@@ -266,6 +269,6 @@ void tg_delta_mixer_step(const struct tg_ctx *ctx, const struct tg_mixer *m,
     struct parts p = parts_of(m, b);
     struct kept k;
     (void)capacity;
-    size_t used = kept_lay(&p, b, false, work, &k);
+    size_t used = kept_lay(m, &p, b, false, work, &k);
     run(ctx, m, b, &p, x, states, y, &k, work + used);
 }
