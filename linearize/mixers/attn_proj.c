@@ -276,8 +276,8 @@ void tg_proj_joined_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, size
     for (size_t i = 0; i < JOINED; i = next) {
         size_t n = joined_run(m, d, sizes, i, &next);
         tg_linear_bwd_ld(ctx, x, tg_mixer_param(m, joined[i].weight), dy, ld, dx, i ? 1 : 0,
-                         tg_mixer_grad(m, d, joined[i].weight),
-                         tg_mixer_grad(m, d, joined[i].bias), rows, n, m->width);
+                         tg_mixer_grad(m, d, joined[i].weight), tg_mixer_grad(m, d, joined[i].bias),
+                         rows, n, m->width);
         dy += n;
     }
 }

@@ -3,8 +3,8 @@
  *   [q k v] = silu(x Wqkv^T),  S_t = e^{-s_h} S_{t-1} + k_t v_t^T,  o_t = S_t^T q_t
  *   y = (w RMSnorm(o) sigmoid(x Wgate^T)) Wo^T
  *
- * q is multiplied by the layer's attn_scale. The norm goes over all heads. Slopes s_h = c 2^{-8 (h + 1) / H}, h = 0.., with c of the layer in
- * scales[0]. State of a sequence: S [H,K,K]. */
+ * q is multiplied by the layer's attn_scale. The norm goes over all heads. Slopes s_h = c 2^{-8 (h
+ * + 1) / H}, h = 0.., with c of the layer in scales[0]. State of a sequence: S [H,K,K]. */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
