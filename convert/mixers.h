@@ -34,12 +34,12 @@ enum tg_dim {
     TG_DIM_K,
     TG_DIM_F,
     TG_DIM_SINKS,
-    TG_DIM_HV,    /* of the output's heads: H V, or S V if that is more */
-    TG_DIM_GV,    /* of the value heads: S V, of attention G V */
-    TG_DIM_S,     /* value heads */
-    TG_DIM_V,     /* V */
-    TG_DIM_GATES, /* S K */
-    TG_DIM_QKV,   /* H K + G K + S V: q, k and v side by side */
+    TG_DIM_HV,     /* of the output's heads: H V, or S V if that is more */
+    TG_DIM_GV,     /* of the value heads: S V, of attention G V */
+    TG_DIM_S,      /* value heads */
+    TG_DIM_V,      /* V */
+    TG_DIM_GATES,  /* S K */
+    TG_DIM_QKV,    /* H K + G K + S V: q, k and v side by side */
     TG_DIM_Q_NORM, /* by tg_qk_norm: K, [H,K] or HK; stands alone */
     TG_DIM_K_NORM, /* K, [G,K] or GK */
     /* latent attention */
@@ -90,13 +90,13 @@ struct tg_param_rule {
 };
 
 enum tg_mixer_flags {
-    TG_MIXER_LINEAR = 1,      /* state does not grow with the text */
-    TG_MIXER_WINDOW = 2,      /* needs window >= 1 */
-    TG_MIXER_FAR = 4,         /* has a feature map */
-    TG_MIXER_TEACHER = 8,     /* a plan can change it (softmax, window) */
-    TG_MIXER_PLAN = 16,       /* a plan can give it */
-    TG_MIXER_BESIDE = 32,     /* takes a window beside its linear branch, or none (window 0) */
-    TG_MIXER_RECURRENT = 256, /* has fields in the layer's tg_recurrent_spec */
+    TG_MIXER_LINEAR = 1,        /* state does not grow with the text */
+    TG_MIXER_WINDOW = 2,        /* needs window >= 1 */
+    TG_MIXER_FAR = 4,           /* has a feature map */
+    TG_MIXER_TEACHER = 8,       /* a plan can change it (softmax, window) */
+    TG_MIXER_PLAN = 16,         /* a plan can give it */
+    TG_MIXER_BESIDE = 32,       /* takes a window beside its linear branch, or none (window 0) */
+    TG_MIXER_RECURRENT = 256,   /* has fields in the layer's tg_recurrent_spec */
 };
 struct tg_mixer_schema {
     const char *name, *summary;

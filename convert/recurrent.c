@@ -1,5 +1,7 @@
 #include "convert/recurrent.h"
 
+#include <string.h>
+
 #include "convert/config.h"
 
 size_t tg_recurrent_size(enum tg_dim d, const struct tg_recurrent_spec *r)
@@ -59,6 +61,15 @@ static bool optional_taps(const struct tg_mixer_schema *mixer)
     return false;
 }
 
+/* HGRN2's keys are its decays: a state has its own. */
+static bool forgets(const struct tg_mixer_schema *mixer)
+{
+    for (size_t i = 0; i < mixer->param_count; i++)
+        if (!strcmp(mixer->params[i].name, "lower_bound"))
+            return mixer->params[i].shape[0] == TG_DIM_GATES;
+    return false;
+}
+
 static int check_sizes(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
 {
     const struct tg_recurrent_spec *r = &l->recurrent;
@@ -109,6 +120,10 @@ int tg_recurrent_check(const struct tg_layer_spec *l, const char *where, struct 
         if (splits[i].whole && splits[i].part && splits[i].whole % splits[i].part)
             return tg_fail(err, TG_ERR_VALUE, "%s: %s: %zu, %zu", where, splits[i].what,
                            splits[i].part, splits[i].whole);
+    if (tg_value_heads(l) > l->kv_heads && forgets(l->mixer))
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: value heads %zu, kv_heads %zu: mixer %s has one value for each key", where,
+                       tg_value_heads(l), l->kv_heads, l->mixer->name);
     if (!(r->norm_eps >= 0 && r->norm_eps <= 1))
         return tg_fail(err, TG_ERR_VALUE, "%s: inner norm epsilon is %g, must be 0 to 1", where,
                        r->norm_eps);

@@ -98,12 +98,7 @@ enum tg_qk_norm { TG_QK_NONE, TG_QK_HEAD, TG_QK_EACH, TG_QK_WIDE };
  *   PARALLEL  y = l + alpha_h w, each with its own denominator
  *   SERIES    the same, but the linear branch's values are the window's output
  *   JOINT     one denominator: linear attention over what lies before the window (far.h) */
-enum tg_window_form {
-    TG_WINDOW_PARALLEL,
-    TG_WINDOW_SERIES,
-    TG_WINDOW_JOINT,
-    TG_WINDOW_FORM_COUNT
-};
+enum tg_window_form { TG_WINDOW_PARALLEL, TG_WINDOW_SERIES, TG_WINDOW_JOINT, TG_WINDOW_FORM_COUNT };
 const char *tg_window_form_name(enum tg_window_form f); /* "parallel", "series", "joint" */
 
 /* Mixers with a recurrent state beside attention's own fields: what they use is in their page. */
@@ -116,7 +111,7 @@ struct tg_recurrent_spec {
     size_t rank;               /* of low-rank gates and dt */
     size_t partitions, active; /* sse: N states, of which a token uses so many */
     size_t chunk;              /* block_causal: tokens of a block */
-    size_t norm_groups; /* groups of channels that its output norm treats apart; 0: one */
+    size_t norm_groups;        /* groups of channels that its output norm treats apart; 0: one */
     bool conv_bias, proj_bias, out_bias, /* of the convolution, the in and the out projection */
         norm, norm_before_gate, negative_eigenvalues;
     double dt_min, dt_max;      /* limits of softplus(dt + bias); dt_max 0: none */
@@ -136,8 +131,8 @@ struct tg_layer_spec {
     size_t rope;        /* which of the model's ropes turns it */
     size_t window;      /* keys 0 <= t - j < window; 0: unlimited, of linear mixers: none */
     enum tg_window_form window_form; /* of linear mixers with a window */
-    bool linear_plain; /* their linear branch has no rotary (the window keeps it) */
-    bool plain_values; /* linear: no denominator, a norm of each head's output in its place */
+    bool linear_plain;               /* their linear branch has no rotary (the window keeps it) */
+    bool plain_values;  /* linear: no denominator, a norm of each head's output in its place */
     size_t sinks;       /* learned logits in the denominator, per query head */
     size_t feature_dim; /* F of the feature map (map's weights [H,K,F], features 2F for hedgehog) */
     enum tg_feature_map feature_map;

@@ -65,7 +65,7 @@ void tg_linear_vary(struct tg_layer_spec *l, size_t i, size_t G, size_t window, 
         {TG_WINDOW_PARALLEL, true, false, false, false, 1, 1, 4},
         {OFF, false, true, false, true, 2, 1, 1},
         {TG_WINDOW_SERIES, false, false, true, false, 1, 0, 2},
-        {TG_WINDOW_JOINT, true, false, true, false, 1, 0, 0},
+        {TG_WINDOW_JOINT, true, false, false, false, 1, 0, 0},
         {OFF, true, false, false, true, 1, 0, 3},
         {TG_WINDOW_PARALLEL, false, true, false, false, 1, 0, 5},
         {TG_WINDOW_PARALLEL, true, true, true, false, 1, 0, 4},
@@ -83,9 +83,12 @@ void tg_linear_vary(struct tg_layer_spec *l, size_t i, size_t G, size_t window, 
     l->output_gate = ways[i].gate;
     l->plain_values = map && ways[i].plain_values;
     l->value_dim = l->head_dim + ways[i].wider;
-    l->value_heads = !map && ways[i].values > 1 ? l->kv_heads * ways[i].values : 0;
+    const bool forgets = row_of(&(struct tg_mixer){.spec = l})->gate == FORGET;
+    l->value_heads = !map && !forgets && ways[i].values > 1 ? l->kv_heads * ways[i].values : 0;
     l->recurrent.negative_eigenvalues = ways[i].shared;
+    l->gated = false; /* lolcats' alone */
     l->recurrent.scales[0] = 0.9;
+    l->recurrent.norm_eps = 1e-2; /* norms of sums that nearly cancel would have no exact slope */
     if (l->recurrent.conv)
         l->recurrent.conv = ways[i].taps;
     if (l->recurrent.rank)
@@ -199,13 +202,15 @@ static double *window(struct text *t, const double *q0, const double *k0, const 
 
 /* Log gates of state head h at row i, channel c */
 struct gates {
-    const double *a;
+    const double *a; /* projected; HGRN2: k's projection, the negated logit */
 };
 
-static struct gates gates_of(struct text *t)
+static struct gates gates_of(struct text *t, const double *u)
 {
     size_t rank = t->r->mixer->spec->recurrent.rank, SK = t->S * t->K;
     enum gate kind = t->row->gate;
+    if (kind == FORGET)
+        return (struct gates){u};
     if (kind != DECAY && kind != SIGMOID)
         return (struct gates){NULL};
     if (!t->row->channel)
@@ -215,8 +220,7 @@ static struct gates gates_of(struct text *t)
         linear(t, "f_b.weight", kind == SIGMOID ? "f_b.bias" : NULL, low, SK, rank)};
 }
 
-/* u: HGRN2's negated logit */
-static double gate_at(const struct text *t, struct gates g, size_t i, size_t h, size_t c, double u)
+static double gate_at(const struct text *t, struct gates g, size_t i, size_t h, size_t c)
 {
     size_t each = t->row->channel ? t->K : 1, at = h * each + (t->row->channel ? c : 0);
     double a = g.a ? g.a[i * t->S * each + at] : 0, lb;
@@ -233,7 +237,7 @@ static double gate_at(const struct text *t, struct gates g, size_t i, size_t h, 
         return -softplus(-a) / 16;
     case FORGET:
         lb = sigmoid(tg_ref_param(t->r, "lower_bound")[at]);
-        return log(lb + (1 - lb) * sigmoid(-u));
+        return log(lb + (1 - lb) * sigmoid(-a));
     default:
         return 0;
     }
@@ -287,9 +291,7 @@ static void head(struct text *t, size_t h, const double *q1, const double *k1, c
         size_t n = key_of(t, q1, k1, i, qh, kh, q, k);
         assert_true(n <= most);
         for (size_t c = 0; c < n; c++) {
-            double u = k1[(i * t->G + kh) * K + c % K], decay = exp(gate_at(t, g, i, sh, c, u));
-            if (t->row->gate == FORGET)
-                k[c] = 1 - decay;
+            double decay = exp(gate_at(t, g, i, sh, c));
             for (size_t e = 0; e <= V; e++)
                 S[c * (V + 1) + e] *= decay;
         }
@@ -363,6 +365,13 @@ static void forward(struct text *t, double *y)
     q0 = activate(t, q0, HK, 0, t->row->silu_q);
     k0 = activate(t, k0, GK, HK, t->row->silu_k);
     v0 = activate(t, v0, SV, HK + GK, t->row->silu_v);
+    struct gates g = gates_of(t, k0);
+    if (t->row->gate == FORGET) {
+        double *k = take(t, t->T * GK);
+        for (size_t i = 0; i < t->T * GK; i++)
+            k[i] = 1 - exp(gate_at(t, g, i / GK, i % GK / t->K, i % t->K));
+        k0 = k;
+    }
     if (s->rotary_dim && !s->linear_plain) {
         turn_all(t, q0, t->H);
         turn_all(t, k0, t->G);
@@ -372,7 +381,6 @@ static void forward(struct text *t, double *y)
         for (size_t i = 0; i < t->T * t->S; i++)
             beta[i] = (s->recurrent.negative_eigenvalues ? 2 : 1) * sigmoid(beta[i]);
     }
-    struct gates g = gates_of(t);
     double *o = take(t, t->T * OV);
     for (size_t h = 0; h < t->out; h++)
         head(t, h, q0, k0, v0, g, beta, o);

@@ -131,9 +131,8 @@ static int read_linear(struct tg_json c, struct tg_json linear, struct tg_layer_
 static int read_layers(struct tg_json c, struct tg_model_spec *spec, struct tg_err *err)
 {
     const struct tg_json linear = tg_json_key(c, "linear_attn_config");
-    struct tg_layer_spec l = {.head_dim = 128,
-                              .kv_heads = 32,
-                              .recurrent = {.conv = 4, .norm_eps = spec->norm.eps}};
+    struct tg_layer_spec l = {
+        .head_dim = 128, .kv_heads = 32, .recurrent = {.conv = 4, .norm_eps = spec->norm.eps}};
     struct tg_moe_spec moe;
     bool recurs[TG_MAX_LAYERS], sparse[TG_MAX_LAYERS];
     int rc;

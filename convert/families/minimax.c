@@ -59,8 +59,7 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
                                        .head_dim = l->head_dim,
                                        .attn_scale = 1,
                                        .recurrent.norm_eps = 1e-6};
-        linear.recurrent.scales[0] =
-            1 - (double)i / ((double)spec->layer_count - 1 + 1e-5) + 1e-5;
+        linear.recurrent.scales[0] = 1 - (double)i / ((double)spec->layer_count - 1 + 1e-5) + 1e-5;
         moe.mlp_dim = l->mlp_dim;
         tg_layer_experts(l, &moe);
         if (recurs[i])

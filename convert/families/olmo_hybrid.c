@@ -3,8 +3,8 @@
 #include "convert/config_recurrent.h"
 #include "convert/names.h"
 
-static int read_linear(struct tg_json c, const struct tg_model_spec *spec,
-                       struct tg_layer_spec *l, struct tg_err *err)
+static int read_linear(struct tg_json c, const struct tg_model_spec *spec, struct tg_layer_spec *l,
+                       struct tg_err *err)
 {
     int rc;
 

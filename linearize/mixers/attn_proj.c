@@ -226,39 +226,6 @@ void tg_proj_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struc
                   tg_mixer_grad(m, d, "v.bias"), rows, tg_value_heads(s) * tg_value_dim(s), m->width);
 }
 
-/* q, k and v in one row */
-static const struct {
-    const char *weight, *bias;
-} joined[] = {{"q.weight", "q.bias"}, {"k.weight", "k.bias"}, {"v.weight", "v.bias"}};
-
-static size_t joined_size(const struct tg_layer_spec *s, size_t part)
-{
-    const size_t sizes[] = {s->heads * s->head_dim, s->kv_heads * s->head_dim,
-                            tg_value_heads(s) * tg_value_dim(s)};
-    return sizes[part];
-}
-
-void tg_proj_joined_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, size_t rows,
-                        const float *x, float *y)
-{
-    const size_t ld = tg_joined_rows(m->spec);
-    for (size_t i = 0; i < 3; y += joined_size(m->spec, i++))
-        tg_linear_fwd_ld(ctx, x, tg_mixer_param(m, joined[i].weight),
-                         tg_mixer_param(m, joined[i].bias), y, ld, rows, joined_size(m->spec, i),
-                         m->width);
-}
-
-void tg_proj_joined_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, size_t rows,
-                        const float *x, const float *dy, float *dx, const struct tg_mixer_grads *d)
-{
-    const size_t ld = tg_joined_rows(m->spec);
-    for (size_t i = 0; i < 3; dy += joined_size(m->spec, i++))
-        tg_linear_bwd_ld(ctx, x, tg_mixer_param(m, joined[i].weight), dy, ld, dx, i ? 1 : 0,
-                         tg_mixer_grad(m, d, joined[i].weight),
-                         tg_mixer_grad(m, d, joined[i].bias), rows, joined_size(m->spec, i),
-                         m->width);
-}
-
 static size_t out_width(const struct tg_mixer *m)
 {
     return tg_out_heads(m->spec) * tg_value_dim(m->spec);

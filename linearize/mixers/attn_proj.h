@@ -28,17 +28,11 @@ void tg_proj_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struc
 void tg_proj_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                  const float *x, const float *saved, float *dq, float *dk, float *dv, float *dx,
                  const struct tg_mixer_grads *d, float *work);
-/* Only the projections and their biases, side by side: x [rows,D] -> y [rows,C], in each row q
- * [H,K], k [G,K], v [S,V]. dx is written; parameter gradients accumulate. */
-void tg_proj_joined_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, size_t rows,
-                        const float *x, float *y);
-void tg_proj_joined_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, size_t rows,
-                        const float *x, const float *dy, float *dx, const struct tg_mixer_grads *d);
 /* Rotary in place; sign +1 forward, -1 for gradients. Nothing without rotary. */
 void tg_proj_rotate(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                     float *q, float *k, float sign);
-/* y [rows,H,V] (of mixers with more value heads [rows,S,V]) -> out [rows,D]. gates: tg_proj_out_floats (0 without output gate), from forward to
- * backward; x is the mixer's input. */
+/* y [rows,H,V] (of mixers with more value heads [rows,S,V]) -> out [rows,D]. gates:
+ * tg_proj_out_floats (0 without output gate), from forward to backward; x is the mixer's input. */
 size_t tg_proj_out_floats(const struct tg_mixer *m, const struct tg_batch *b);
 void tg_proj_out_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                      const float *x, const float *y, float *out, float *gates);

@@ -95,7 +95,7 @@ static size_t down_lay(const struct tg_linear_parts *p, const struct tg_mixer *m
     d->y = tg_carve(&c, R * OV);
     d->l = tg_carve(&c, R * OV);
     d->o = tg_carve(&c, R * p->out * p->Vx);
-    d->z = tg_carve(&c, p->recipe->z ? R * OV : 0);
+    d->z = p->recipe->z ? tg_carve(&c, R * OV) : NULL;
     d->w = tg_carve(&c, gated * OV);
     d->q = tg_carve(&c, R * p->H * p->features);
     d->k = tg_carve(&c, R * p->key_heads * p->features);
