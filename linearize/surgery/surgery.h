@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "linearize/model/model.h"
+#include "linearize/surgery/lookback.h"
 
 /* A plan: for each layer the mixer that it gets (NULL: kept as it is) with its options. */
 struct tg_plan_layer {
@@ -69,9 +70,10 @@ void tg_plan_release(struct tg_plan *p);
  * layer. */
 int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p,
                     struct tg_model_spec *student, struct tg_err *err);
-/* The student with inherited weights: same-named parameters copied, new ones from the mixer's
- * `inherit`. */
+/* The student with inherited weights: same-named parameters copied (those of keys and values
+ * repeated where the student has more kv heads), new ones from the mixer's `inherit`, which reads
+ * look (NULL: not measured). */
 int tg_surgery_apply(const struct tg_model *teacher, const struct tg_plan *p,
-                     struct tg_model **student, struct tg_err *err);
+                     const struct tg_lookback *look, struct tg_model **student, struct tg_err *err);
 
 #endif
