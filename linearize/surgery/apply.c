@@ -1,11 +1,12 @@
 /* The student: the teacher's spec with the plan's layers changed, and its weights inherited. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "linearize/surgery/surgery_internal.h"
 
-static void change_layer(const struct tg_plan_layer *p, struct tg_layer_spec *l)
+static void change_layer(const struct tg_plan_layer *p, size_t width, struct tg_layer_spec *l)
 {
     bool far = p->mixer->flags & TG_MIXER_FAR;
     l->mixer = p->mixer;
@@ -18,6 +19,7 @@ static void change_layer(const struct tg_plan_layer *p, struct tg_layer_spec *l)
     l->gated = p->gated;
     if (p->mixer->adopt)
         p->mixer->adopt(l);
+    l->kv_rank = l->kv_rank < width ? l->kv_rank : width; /* adopt does not know D */
 }
 
 int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p,
@@ -32,7 +34,7 @@ int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p
     snprintf(student->base_family, sizeof student->base_family, "%s", teacher->base_family);
     for (size_t l = 0; l < p->count; l++)
         if (p->layers[l].mixer)
-            change_layer(&p->layers[l], &student->layers[l]);
+            change_layer(&p->layers[l], teacher->width, &student->layers[l]);
     status = tg_spec_check(student, "plan", err);
     if (status)
         tg_spec_release(student);
@@ -107,8 +109,14 @@ static int inherit_param(const struct tg_model *teacher, const struct tg_lookbac
                                      .layer = l,
                                      .layer_count = s->spec.layer_count,
                                      .stats = tg_lookback_of(look, l)};
-    tg_mixer_find(schema)->inherit(&mixer, &origin, rule_of(schema, p->local), s->data + p->offset,
-                                   p->count);
+    float *data = s->data + p->offset;
+    tg_mixer_find(schema)->inherit(&mixer, &origin, rule_of(schema, p->local), data, p->count);
+    for (size_t i = 0; i < p->count; i++)
+        if (!isfinite(data[i]))
+            return tg_fail(err, TG_ERR_VALUE,
+                           "%s: no first values can be had from the teacher's layer: its weights "
+                           "are not finite, or memory is short",
+                           p->name);
     return TG_OK;
 }
 
