@@ -200,8 +200,9 @@ void tg_proj_kv_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const st
         kept_lay(m, b, saved, &kept);
     project(ctx, m, from->x, from->n, tg_mixer_param(m, from->k), tg_mixer_param(m, "k.bias"), k,
             rows, s->kv_heads * s->head_dim, raw ? kept.k : NULL);
-    project(ctx, m, from->x, from->n, tg_mixer_param(m, from->v), tg_mixer_param(m, "v.bias"), v,
-            rows, s->kv_heads * tg_value_dim(s), saved && clip ? kept.v : NULL);
+    if (v)
+        project(ctx, m, from->x, from->n, tg_mixer_param(m, from->v), tg_mixer_param(m, "v.bias"),
+                v, rows, s->kv_heads * tg_value_dim(s), saved && clip ? kept.v : NULL);
     const struct tg_qk_norm_job norm = k_norm(ctx, m, rows);
     if (s->qk_norm)
         tg_qk_norm_fwd(&norm, k, kept.stats_k);

@@ -32,7 +32,7 @@ size_t tg_proj_work(const struct tg_mixer *m, const struct tg_batch *b); /* of t
  * follows. */
 void tg_proj_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                  const float *x, float *q, float *k, float *v, float *saved);
-/* The parts of it, for keys and values of another input */
+/* The parts of it, for keys and values of another input; v NULL: keys alone */
 void tg_proj_q_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                    const float *x, float *q, float *saved);
 void tg_proj_kv_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,

@@ -4,9 +4,10 @@
  *   y_t = sum_{j <= t} e^{s_tj} v_j / (sum_{j <= t} e^{s_tj} + sum_m e^{sink_m}),  s = scale q.k
  *
  * with limits, norms, rotary, sinks and output gate as in the softmax layer. Decode keeps the
- * latents alone and makes the keys and values of a block of tokens anew at every step: the rotary
- * stands between Bk and the query, so Bk cannot move to the other side as in mla.c, whose rotated
- * key is stored apart.
+ * latents alone and makes the keys of a block of tokens anew at every step: the rotary stands
+ * between Bk and the query, so Bk cannot move to the other side as in mla.c, whose rotated key is
+ * stored apart. Values are made too where many tokens at once read them; for few, Bv moves behind
+ * the sum, whose weights add up to 1:   sum_j p_j v_j = Bv (sum_j p_j c_j) + bv
  *
  * Source: the joint compression of DeepSeek-V2 (arXiv 2405.04434), without its decoupled rotary
  * key, so that a trained layer can be taken over; its factors from a truncated singular value
@@ -166,23 +167,32 @@ static size_t state_floats(const struct tg_mixer *m, size_t capacity)
 struct step_scratch {
     float *c, *q, *y, *lse, *gates; /* of the new tokens; lse [rows,H] */
     float *k, *v;                   /* [BLOCK,G,K], [BLOCK,G,V] */
-    float *worker;                  /* [threads][scores BLOCK, output V] */
+    float *z;                       /* [n,H,R] sums of latents, of a sequence with few new tokens */
+    float *worker;                  /* [threads][scores BLOCK, sum max(V,R)] */
     size_t per_worker;
 };
+
+/* So many new tokens of a sequence at most are few: they need less arithmetic by sums of latents */
+static size_t few(const struct tg_mixer *m, const struct tg_joint *j)
+{
+    return m->spec->qkv_clip > 0 ? 0 : j->attn.G * j->attn.V / j->attn.H;
+}
 
 static size_t step_lay(const struct tg_mixer *m, const struct tg_joint *j, const struct tg_batch *b,
                        size_t capacity, int threads, float *base, struct step_scratch *s)
 {
     struct tg_carve c = {base, 0};
     const size_t rows = tg_batch_rows(b), block = capacity < BLOCK ? capacity : BLOCK;
-    s->c = tg_carve(&c, rows * m->spec->kv_rank);
+    const size_t R = m->spec->kv_rank, most = few(m, j), sum = R > j->attn.V ? R : j->attn.V;
+    s->c = tg_carve(&c, rows * R);
     s->q = tg_carve(&c, rows * j->attn.H * j->attn.K);
     s->y = tg_carve(&c, rows * j->attn.H * j->attn.V);
     s->lse = tg_carve(&c, rows * j->attn.H);
     s->gates = tg_carve(&c, tg_proj_out_floats(m, b));
     s->k = tg_carve(&c, block * j->attn.G * j->attn.K);
     s->v = tg_carve(&c, block * j->attn.G * j->attn.V);
-    s->per_worker = (block + j->attn.V + 15) & ~(size_t)15;
+    s->z = tg_carve(&c, (rows < most ? rows : most) * j->attn.H * R);
+    s->per_worker = (block + sum + 15) & ~(size_t)15;
     s->worker = tg_carve(&c, (size_t)threads * s->per_worker);
     return c.used;
 }
@@ -198,31 +208,49 @@ static size_t step_work_floats(const struct tg_mixer *m, const struct tg_batch *
 /* The new tokens of one sequence against one block of its tokens */
 struct block_job {
     const struct tg_kernels *kern;
-    const struct tg_joint *j;
+    const struct tg_attn *a;
     const struct step_scratch *s;
-    size_t row, past;    /* first new row; tokens before it */
-    size_t first, count; /* of the block */
+    const float *q, *k; /* [n,H,K], [count,G,K] */
+    /* What is summed: values, or latents that all heads share; of key i and group g at
+     * v[i * stride + g * apart], n_v floats */
+    const float *v;
+    size_t stride, apart, n_v;
+    float *sum, *lse;          /* [n,H,n_v], [n,H] */
+    size_t past, first, count; /* tokens before the new ones; of the block */
 };
 
-/* One query head of one new token: its output so far (lse, y) takes in the block's keys. */
+/* One query head of one new token: its sum so far takes in the block's keys. */
 static void block_item(void *ud, size_t item, int worker)
 {
     const struct block_job *w = ud;
-    const struct tg_attn *a = &w->j->attn;
-    const size_t t = item / a->H, h = item % a->H, group = h / (a->H / a->G);
-    const size_t row = w->row + t, seen = w->past + t + 1;
+    const struct tg_attn *a = w->a;
+    const size_t t = item / a->H, group = item % a->H / (a->H / a->G), seen = w->past + t + 1;
     if (seen <= w->first)
         return;
     float *scores = w->s->worker + (size_t)worker * w->s->per_worker, *o = scores + w->count;
-    float *y = w->s->y + (row * a->H + h) * a->V, *lse = w->s->lse + row * a->H + h;
+    float *sum = w->sum + item * w->n_v, *lse = w->lse + item;
     const size_t count = seen - w->first < w->count ? seen - w->first : w->count;
-    const float own = tg_attn_row(
-        w->kern, w->s->q + (row * a->H + h) * a->K, w->s->k + group * a->K, a->G * a->K,
-        w->s->v + group * a->V, a->G * a->V, count, a->K, a->V, a->scale, a->cap, scores, o, NULL);
-    const float most = fmaxf(*lse, own), sum = most + logf(expf(*lse - most) + expf(own - most));
-    w->kern->scale(expf(*lse - sum), y, a->V);
-    w->kern->axpy(expf(own - sum), o, y, a->V);
-    *lse = sum;
+    const float own = tg_attn_row(w->kern, w->q + item * a->K, w->k + group * a->K, a->G * a->K,
+                                  w->v + group * w->apart, w->stride, count, a->K, w->n_v, a->scale,
+                                  a->cap, scores, o, NULL);
+    const float most = fmaxf(*lse, own), both = most + logf(expf(*lse - most) + expf(own - most));
+    w->kern->scale(expf(*lse - both), sum, w->n_v);
+    w->kern->axpy(expf(own - both), o, sum, w->n_v);
+    *lse = both;
+}
+
+/* Sums of latents [n,H,R] -> y [n,H,V] */
+static void values_of_sums(const struct tg_kernels *kern, const struct tg_mixer *m,
+                           const struct tg_attn *a, const float *z, size_t n, float *y)
+{
+    const size_t R = m->spec->kv_rank;
+    const float *up = tg_mixer_param(m, "v_up.weight"), *bias = tg_mixer_param(m, "v.bias");
+    for (size_t i = 0; i < n * a->H; i++) {
+        const size_t group = i % a->H / (a->H / a->G);
+        kern->dots(z + i * R, up + group * a->V * R, R, a->V, R, y + i * a->V);
+        if (bias)
+            kern->axpy(1, bias + group * a->V, y + i * a->V, a->V);
+    }
 }
 
 /* New tokens [row, row + n) of the sequence whose latents are `state`: attention block by block */
@@ -230,22 +258,41 @@ static void attend(const struct tg_ctx *ctx, const struct tg_mixer *m, const str
                    const struct step_scratch *s, const float *state, size_t row, size_t past,
                    size_t n)
 {
-    const size_t H = j->attn.H, V = j->attn.V, R = m->spec->kv_rank;
-    memset(s->y + row * H * V, 0, n * H * V * sizeof *s->y);
-    for (size_t i = row * H; i < (row + n) * H; i++)
-        s->lse[i] = -INFINITY;
-    for (size_t first = 0; first < past + n; first += BLOCK) {
-        const size_t left = past + n - first, count = left < BLOCK ? left : BLOCK;
-        const size_t begin[] = {0, count};
-        const struct tg_batch b = {.count = 1, .begin = begin, .past = &first};
-        const struct tg_kv_input from = from_latent(m, state + first * R);
-        struct block_job w = {ctx->k, j, s, row, past, first, count};
-        tg_proj_kv_fwd(ctx, m, &b, &from, s->k, s->v, NULL);
+    const struct tg_attn *a = &j->attn;
+    const size_t H = a->H, V = a->V, R = m->spec->kv_rank;
+    const bool by_sums = n <= few(m, j);
+    float *y = s->y + row * H * V, *lse = s->lse + row * H;
+    struct block_job w = {.kern = ctx->k,
+                          .a = a,
+                          .s = s,
+                          .q = s->q + row * H * a->K,
+                          .k = s->k,
+                          .v = s->v,
+                          .stride = by_sums ? R : a->G * V,
+                          .apart = by_sums ? 0 : V,
+                          .n_v = by_sums ? R : V,
+                          .sum = by_sums ? s->z : y,
+                          .lse = lse,
+                          .past = past};
+    memset(w.sum, 0, n * H * w.n_v * sizeof *y);
+    for (size_t i = 0; i < n * H; i++)
+        lse[i] = -INFINITY;
+    for (w.first = 0; n && w.first < past + n; w.first += BLOCK) {
+        const size_t left = past + n - w.first;
+        w.count = left < BLOCK ? left : BLOCK;
+        const size_t begin[] = {0, w.count};
+        const struct tg_batch b = {.count = 1, .begin = begin, .past = &w.first};
+        const struct tg_kv_input from = from_latent(m, state + w.first * R);
+        tg_proj_kv_fwd(ctx, m, &b, &from, s->k, by_sums ? NULL : s->v, NULL);
         tg_proj_rotate(ctx, m, &b, NULL, s->k, 1);
+        if (by_sums)
+            w.v = from.x;
         tg_parallel(ctx->threads, n * H, block_item, &w);
     }
-    for (size_t i = row * H; j->sinks && i < (row + n) * H; i++)
-        tg_joint_row(j, i % H, s->lse[i], 0, NULL, 0, s->y + i * V);
+    if (by_sums)
+        values_of_sums(ctx->k, m, a, s->z, n, y);
+    for (size_t i = 0; j->sinks && i < n * H; i++)
+        tg_joint_row(j, i % H, lse[i], 0, NULL, 0, y + i * V);
 }
 
 static void step(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
