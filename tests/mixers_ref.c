@@ -16,8 +16,9 @@ static const struct row {
 } rows[] = {
     {"softmax", false, false, false, false},    {"window", false, false, false, false},
     {"gated_window", true, true, false, false}, {"lolcats", true, false, true, false},
-    {"lizard", true, true, false, true},         {"linear", true, false, false, false},
-    {"based", true, false, false, false}, /* these two with a joint window */
+    {"lizard", true, true, false, true},        {"latent", false, false, false, false},
+    {"linear", true, false, false, false}, /* this and the next with a joint window */
+    {"based", true, false, false, false},
 };
 
 static const struct row *row_of(const struct tg_mixer *m)
@@ -258,8 +259,16 @@ void tg_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const doub
     size_t H = s->heads, G = s->kv_heads;
     bool gates = row_of(r->mixer)->gates || (row_of(r->mixer)->far && s->gated);
     double *q = linear(x, tg_ref_param(r, "q.weight"), tg_ref_param(r, "q.bias"), count, H * K, D);
-    double *k = linear(x, tg_ref_param(r, "k.weight"), tg_ref_param(r, "k.bias"), count, G * K, D);
-    double *v = linear(x, tg_ref_param(r, "v.weight"), tg_ref_param(r, "v.bias"), count, G * K, D);
+    const double *down = tg_ref_param(r, "latent.weight"), *of = x;
+    const size_t n = down ? s->kv_rank : D;
+    double *c = down ? linear(x, down, NULL, count, n, D) : zeros(0);
+    if (down)
+        of = c;
+    double *k = linear(of, tg_ref_param(r, down ? "k_up.weight" : "k.weight"), tg_ref_param(r, "k.bias"), count,
+                       G * K, n);
+    double *v = linear(of, tg_ref_param(r, down ? "v_up.weight" : "v.weight"), tg_ref_param(r, "v.bias"), count,
+                       G * K, n);
+    tg_free(c);
     double *g =
         gates ? linear(x, tg_ref_param(r, "gate.weight"), tg_ref_param(r, "gate.bias"), count, H, D) : NULL;
     double *o = zeros(count * H * K);

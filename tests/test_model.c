@@ -47,7 +47,7 @@ static struct tg_model *hybrid_without(const char *without, int threads)
     shape.layers = n + 1;
     struct tg_plan p = {layers, shape.layers};
     struct tg_model *t = tg_test_teacher(&shape, threads, 7);
-    tg_test_must(tg_surgery_apply(t, &p, &s, &err), &err);
+    tg_test_must(tg_surgery_apply(t, &p, NULL, &s, &err), &err);
     tg_test_stir_new(s, 0.2, 11);
     tg_model_free(t);
     return s;
@@ -466,7 +466,7 @@ static void test_wide_window(void **state)
         struct tg_plan_options o = {.mixer = mixers[i], .keep = "none", .window = 65};
         struct tg_plan p;
         tg_test_must(tg_plan_make(&p, &t->spec, &o, NULL, &err), &err);
-        tg_test_must(tg_surgery_apply(t, &p, &s, &err), &err);
+        tg_test_must(tg_surgery_apply(t, &p, NULL, &s, &err), &err);
         float *want = forward_one(t, ids, 65), *got = forward_one(s, ids, 65);
         assert_below(tg_rel_error_f(got, want, 65 * D), CLOSE, mixers[i]);
         free(want);
@@ -740,7 +740,7 @@ static void test_no_memory(void **state)
         tg_mem_fail_after(n);
         int status = tg_plan_make(&p, &t->spec, &o, NULL, &err);
         if (!status)
-            status = tg_surgery_apply(t, &p, &s, &err);
+            status = tg_surgery_apply(t, &p, NULL, &s, &err);
         if (!status)
             status = tg_run_create(&r, &err);
         if (!status)

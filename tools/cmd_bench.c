@@ -342,7 +342,7 @@ static int open_models(struct bench *b, struct tg_err *err)
             o.keep = "none";
         status = tg_plan_make(&plan, &b->model->spec, &o, NULL, err);
         if (status == TG_OK)
-            status = tg_surgery_apply(b->model, &plan, &b->made, err);
+            status = tg_surgery_apply(b->model, &plan, NULL, &b->made, err);
         tg_plan_release(&plan);
         if (status)
             return status;

@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "distill/calibrate.h"
 #include "distill/rank.h"
 #include "distill/sample.h"
 #include "tools/eval/validate.h"
@@ -271,10 +272,24 @@ static int plan_step(struct job *j, struct tg_err *err)
     return status;
 }
 
+/* Surgery, from the teacher's attention on a few windows of the training text: the same in every
+ * run, so a run that goes on starts from the same student. */
+static int make_student(struct job *j, struct tg_err *err)
+{
+    struct tg_lookback look = {0};
+    int status = tg_calibrate_lookback(j->teacher.model, j->data->train, j->data->train_count,
+                                       (size_t)j->set->data.length, TG_LOOKBACK_WINDOWS, &look,
+                                       &j->t->progress, err);
+    if (status == TG_OK)
+        status = tg_surgery_apply(j->teacher.model, &j->plan, &look, &j->student, err);
+    tg_lookback_release(&look);
+    return status;
+}
+
 static int train_step(struct job *j, struct tg_err *err)
 {
     double began = tg_now();
-    int status = tg_surgery_apply(j->teacher.model, &j->plan, &j->student, err);
+    int status = make_student(j, err);
     struct tg_train_job train = {
         .teacher = j->teacher.model,
         .student = j->student,
@@ -325,7 +340,7 @@ static int validate_untrained(struct job *j, struct tg_err *err)
             plan.layers[l].window =
                 j->plan.layers[l].window ? j->plan.layers[l].window : window->window;
         }
-    int status = tg_surgery_apply(j->teacher.model, &plan, &model, err);
+    int status = tg_surgery_apply(j->teacher.model, &plan, NULL, &model, err);
     struct tg_validate_input in = validation_of(j, model);
     in.teacher_known = true;
     if (status == TG_OK)

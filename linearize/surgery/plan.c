@@ -82,6 +82,10 @@ static int check_layer(const struct tg_plan_layer *p, const struct tg_layer_spec
     if (windowed ? p->window < 1 || p->window > TG_PLAN_MAX_WINDOW : p->window != 0)
         return tg_fail(err, TG_ERR_VALUE, "%s: layer %zu: window %zu is not in [%d, %d] for '%s'",
                        where, l, p->window, windowed, windowed ? TG_PLAN_MAX_WINDOW : 0, to->name);
+    if (from->window && !(to->flags & TG_MIXER_LINEAR))
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: layer %zu sees %zu tokens; '%s' keeps and sees all of them", where, l,
+                       from->window, to->name);
     size_t most = takes_sinks(p) ? TG_PLAN_MAX_SINKS : 0;
     if (p->sinks > most)
         return tg_fail(err, TG_ERR_VALUE, "%s: layer %zu: sinks %zu is not in [0, %zu] for '%s'%s",
@@ -286,7 +290,8 @@ int tg_plan_make(struct tg_plan *p, const struct tg_model_spec *teacher,
     for (size_t l = 0; l < layers && !status; l++) {
         const struct tg_layer_spec *from = &teacher->layers[l];
         bool small = from->mixer->flags & TG_MIXER_TEACHER && from->window > 0;
-        can_change[l] = !small || from->window > to.window;
+        bool constant = to.mixer->flags & TG_MIXER_LINEAR;
+        can_change[l] = !small || (constant && from->window > to.window);
     }
     if (!status)
         status = apply_keep(o->keep ? o->keep : "auto:2", rank, can_change, kept, layers, err);

@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "linearize/model/model.h"
+#include "linearize/surgery/lookback.h"
 
 /* A plan: for each layer the mixer that it gets (NULL: kept as it is) with its options. */
 struct tg_plan_layer {
@@ -53,7 +54,7 @@ void tg_rank_release(struct tg_rank *r);
  *
  * Options change softmax layers and windows larger than the new one. A teacher's window that is no
  * larger is left alone: its cost is constant already and it never saw farther back; a plan file
- * that names it changes it. A positive `sinks` takes the gated form of a mixer that has one. */
+ * that names it changes it, to a mixer whose cost is constant too. A positive `sinks` takes the gated form of a mixer that has one. */
 int tg_plan_make(struct tg_plan *p, const struct tg_model_spec *teacher,
                  const struct tg_plan_options *o, const struct tg_rank *rank, struct tg_err *err);
 /* The format is written out in plan_json.c. */
@@ -69,9 +70,10 @@ void tg_plan_release(struct tg_plan *p);
  * layer. */
 int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p,
                     struct tg_model_spec *student, struct tg_err *err);
-/* The student with inherited weights: same-named parameters copied, new ones from the mixer's
- * `inherit`. */
+/* The student with inherited weights: same-named parameters copied (those of keys and values
+ * repeated where the student has more kv heads), new ones from the mixer's `inherit`, which reads
+ * look (NULL: not measured). */
 int tg_surgery_apply(const struct tg_model *teacher, const struct tg_plan *p,
-                     struct tg_model **student, struct tg_err *err);
+                     const struct tg_lookback *look, struct tg_model **student, struct tg_err *err);
 
 #endif
