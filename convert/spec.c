@@ -297,12 +297,13 @@ static int check_attention(const struct tg_model_spec *spec, const struct tg_lay
     return l->rotary_dim ? check_rope(&spec->ropes[l->rope], l->rotary_dim, where, err) : TG_OK;
 }
 
-/* Does its mixer have heads of q, k and v? */
-static bool attends(const struct tg_layer_spec *l)
+/* Do the parameters of its mixer have the sizes of a softmax layer's heads? */
+static bool has_heads(const struct tg_layer_spec *l)
 {
     for (size_t i = 0; i < l->mixer->param_count; i++)
         for (int d = 0; d < 4; d++)
-            if (l->mixer->params[i].shape[d] == TG_DIM_HK)
+            if (l->mixer->params[i].shape[d] == TG_DIM_HK ||
+                l->mixer->params[i].shape[d] == TG_DIM_HV)
                 return true;
     return false;
 }
@@ -314,7 +315,7 @@ static int check_layer(const struct tg_model_spec *spec, const struct tg_layer_s
 
     if (!l->mixer)
         return tg_fail(err, TG_ERR_VALUE, "%s: no mixer", where);
-    if ((attends(l) && (rc = check_attention(spec, l, where, err))) ||
+    if ((has_heads(l) && (rc = check_attention(spec, l, where, err))) ||
         (rc = check_enum(where, "residual", l->residual, TG_RESIDUAL_COUNT, err)) ||
         (rc = check_factor(where, "mixer_scale", l->mixer_scale, err)) ||
         (rc = check_factor(where, "mlp_scale", l->mlp_scale, err)) ||

@@ -23,6 +23,7 @@ static const char *recurrent_difference(const struct tg_recurrent_spec *a,
     DIFFER(k_dim);
     DIFFER(v_dim);
     DIFFER(conv);
+    DIFFER(inner_conv);
     DIFFER(state);
     DIFFER(groups);
     DIFFER(inner);
