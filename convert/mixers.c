@@ -161,15 +161,15 @@ static void adopt_elementwise(struct tg_layer_spec *l)
     l->attn_softcap = 0;
 }
 
-/* It has v's projection alone, as what enters its recurrence. The layer's norm keeps few digits
- * before eps: what it divides may be small. */
+/* v's projection alone is left, as what enters the recurrence. A new layer's norm divides by little
+ * (hgrn.c), which eps must not hide. */
 static void adopt_hgrn(struct tg_layer_spec *l)
 {
     adopt_elementwise(l);
     l->qk_norm = TG_QK_NONE;
     l->qk_norm_bias = false;
     l->qkv_clip = 0;
-    l->recurrent.norm_eps = 1e-8;
+    l->recurrent.norm_eps = 1e-10;
 }
 
 static void adopt_hyena_x(struct tg_layer_spec *l)

@@ -208,9 +208,10 @@ static double size_of_values(const struct tg_mixer *from)
     return sum > 0 ? sqrt(sum / (double)n) : 1;
 }
 
-/* Projections into silu are this small, where it is x / 2 but for a few percent; the norm divides
- * the factor out again. */
-static const double SMALL = 1.0 / 8;
+/* Projections into silu are this small, where silu(x) = x / 2 + x^2 / 4 is nearly linear; the norm
+ * divides the factor out again. Smaller still would leave weights that one step of training loses.
+ */
+static const double SMALL = 1.0 / 16;
 static const double OPEN = 1.2784645427610738; /* silu(OPEN) = 1 */
 
 /* v's rows (of `row` floats) with kv heads repeated, scaled to SMALL */
