@@ -185,13 +185,13 @@ static void test_hgrn_distance(void **state)
     close_layer(&measured);
 }
 
-/* A new layer is Wo of a running mean of v, over its size and times that of v; silu is almost
- * linear where v enters, and 1 at the gate. */
+/* A new layer is Wo of running means of v, over their size and times that of means of noise as
+ * large as v; silu is almost linear where v enters, and 1 at the gate. */
 static void test_hgrn_start(void **state)
 {
     struct layer soft = {0}, l;
     float x[T * D], y[T * D];
-    double want[T * D], in[T * D], h[N] = {0}, mix[N], size = 0;
+    double want[T * D], in[T * D], h[N] = {0}, mix[N], size = 0, noise = 0;
     (void)state;
     open_layer(&soft, "softmax", &SOFTMAX);
     make(&l, "hgrn", &soft, NULL);
@@ -202,6 +202,8 @@ static void test_hgrn_start(void **state)
         size += (double)v[i] * (double)v[i] / (G * K);
     for (size_t i = 0; i < G * K; i++)
         size += (double)b[i] * (double)b[i] / (G * K);
+    for (size_t c = 0; c < N; c++)
+        noise += (1 - decay_of(&l, c)) / (1 + decay_of(&l, c)) / N;
     for (size_t t = 0; t < T; t++) {
         double squares = 0;
         for (size_t c = 0; c < N; c++) {
@@ -210,7 +212,7 @@ static void test_hgrn_start(void **state)
             squares += h[c] * h[c] / N;
         }
         for (size_t c = 0; c < N; c++)
-            mix[c] = h[c] * sqrt(size / squares);
+            mix[c] = h[c] * sqrt(size * noise / squares);
         for (size_t c = 0; c < D; c++)
             want[t * D + c] = row_times(tg_mixer_param(&soft.m, "o.weight"), NULL, c, mix, N);
     }

@@ -238,6 +238,19 @@ static double first_decay(const struct tg_mixer *m, const struct tg_origin *o, s
     return far / (1 + far);
 }
 
+/* Root mean square of the running means of v, if tokens are independent: a mean with weights
+ * (1 - f) f^j has (1 - f) / (1 + f) of their variance. */
+static double size_of_means(const struct tg_mixer *m, const struct tg_origin *o)
+{
+    size_t n = channels_of(m);
+    double sum = 0;
+    for (size_t c = 0; c < n; c++) {
+        double f = first_decay(m, o, c);
+        sum += (1 - f) / (1 + f);
+    }
+    return size_of_values(o->from) * sqrt(sum / (double)n);
+}
+
 /* First lower bound: rises with depth to 0.9, as the deeper layers look further back, but no higher
  * than half of the first decay, which must stay in reach. Not 0 in the first layer: that has no
  * logit. */
@@ -272,7 +285,7 @@ static void inherit(const struct tg_mixer *m, const struct tg_origin *o, size_t 
     else if (strcmp(name, "i.bias") == 0)
         values_of(o->from, tg_mixer_param(o->from, "v.bias"), 1, data);
     else if (strcmp(name, "norm.weight") == 0)
-        fill(data, count, size_of_values(o->from));
+        fill(data, count, size_of_means(m, o));
     else if (strcmp(name, "g.bias") == 0)
         fill(data, count, OPEN);
     else if (!bound && !decay) /* f.weight, g.weight: what a token says is not heard yet */
