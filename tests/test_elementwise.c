@@ -222,6 +222,30 @@ static void test_hgrn_start(void **state)
     close_layer(&l);
 }
 
+/* Gates far beyond what exp can hold are 0 and 1: nothing enters, or nothing more than the lower
+ * bound is kept. */
+static void test_hgrn_far_gates(void **state)
+{
+    static const float biases[] = {1e3F, -1e3F, -40};
+    struct layer soft = {0}, l;
+    float x[T * D], y[3][T * D];
+    (void)state;
+    open_layer(&soft, "softmax", &SOFTMAX);
+    make(&l, "hgrn", &soft, NULL);
+    tg_fill_random(x, T * D, 1);
+    for (size_t i = 0; i < 3; i++) {
+        float *bias = (float *)(uintptr_t)tg_mixer_param(&l.m, "f.bias");
+        for (size_t c = 0; c < N; c++)
+            bias[c] = biases[i];
+        forward(&l, x, y[i]);
+    }
+    for (size_t i = 0; i < T * D; i++)
+        assert_true(y[0][i] == 0);
+    assert_below(tg_rel_error_f(y[1], y[2], T * D), 1e-6, "open gates");
+    close_layer(&soft);
+    close_layer(&l);
+}
+
 static void test_refused(void **state)
 {
     static const struct {
@@ -258,9 +282,8 @@ static void test_refused(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hyena_start),
-        cmocka_unit_test(test_hgrn_distance),
-        cmocka_unit_test(test_hgrn_start),
+        cmocka_unit_test(test_hyena_start), cmocka_unit_test(test_hgrn_distance),
+        cmocka_unit_test(test_hgrn_start),  cmocka_unit_test(test_hgrn_far_gates),
         cmocka_unit_test(test_refused),
     };
     tg_gemm_init();

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/pool.h"
 #include "linearize/kernels/gemm.h"
 #include "linearize/kernels/gnorm.h"
 #include "linearize/kernels/scan.h"
@@ -82,46 +83,96 @@ static size_t work_floats(const struct tg_mixer *m, const struct tg_batch *b, in
     return backward ? down_lay(m, b, NULL, &d) : saved_floats(m, b);
 }
 
-static float sigmoid(float x)
+enum { BLOCK = 64 }; /* channels of an item: each channel has one writer */
+
+struct job {
+    const struct tg_ctx *ctx;
+    const float *bound; /* lower_bound */
+    size_t rows, n;
+    const struct kept *k;
+    const struct down *g;
+    float *dbound;
+};
+
+/* Channels from..from+n-1 of an item, with lb and 1 - lb */
+struct block {
+    size_t from, n;
+    float low[BLOCK], rest[BLOCK];
+};
+
+static void block_begin(const struct job *j, size_t item, struct block *b)
 {
-    return 1 / (1 + expf(-x));
+    b->from = item * BLOCK;
+    b->n = j->n - b->from < BLOCK ? j->n - b->from : BLOCK;
+    for (size_t c = 0; c < b->n; c++) {
+        b->low[c] = 1 / (1 + expf(-j->bound[b->from + c]));
+        b->rest[c] = 1 / (1 + expf(j->bound[b->from + c]));
+    }
 }
 
-/* From the projections: f, and u = (1 - f) silu(i). 1 - f is a product, which keeps its digits
- * where f is nearly 1. */
-static void enter(const struct tg_mixer *m, size_t rows, const struct kept *k)
+/* s = sigmoid(x); where wanted, t = sigmoid(-x), which keeps its digits where s is nearly 1 */
+static void sigmoids(const struct job *j, const float *x, size_t n, float *s, float *t)
 {
-    const float *bound = tg_mixer_param(m, "lower_bound");
-    size_t n = channels_of(m);
+    for (size_t c = 0; c < n; c++)
+        s[c] = -x[c];
+    j->ctx->k->exp(s, s, n);
     for (size_t c = 0; c < n; c++) {
-        float low = sigmoid(bound[c]), rest = sigmoid(-bound[c]);
-        for (size_t at = c; at < rows * n; at += n) {
-            k->f[at] = low + (1 - low) * sigmoid(k->a[at]);
-            k->u[at] = rest * sigmoid(-k->a[at]) * k->i[at] * sigmoid(k->i[at]);
+        if (t)
+            t[c] = 1 / (1 + 1 / s[c]);
+        s[c] = 1 / (1 + s[c]);
+    }
+}
+
+/* From the projections: f, and u = (1 - f) silu(i) with 1 - f as the product that it is */
+static void enter_item(void *ud, size_t item, int worker)
+{
+    const struct job *j = ud;
+    struct block b;
+    float s[BLOCK], t[BLOCK], in[BLOCK];
+    (void)worker;
+    block_begin(j, item, &b);
+    for (size_t row = 0; row < j->rows; row++) {
+        size_t at = row * j->n + b.from;
+        sigmoids(j, j->k->a + at, b.n, s, t);
+        sigmoids(j, j->k->i + at, b.n, in, NULL);
+        for (size_t c = 0; c < b.n; c++) {
+            j->k->f[at + c] = b.low[c] + (1 - b.low[c]) * s[c]; /* at most 1 */
+            j->k->u[at + c] = b.rest[c] * t[c] * j->k->i[at + c] * in[c];
         }
     }
 }
 
-/* df holds the gradient of f in the recurrence, dh that of u: di, and df becomes that of a; dbound
- * may be NULL */
-static void enter_bwd(const struct tg_mixer *m, size_t rows, const struct kept *k,
-                      const struct down *g, float *dbound)
+/* df holds the gradient of f in the recurrence, dh that of u: di, and df becomes that of a */
+static void enter_bwd_item(void *ud, size_t item, int worker)
 {
-    const float *bound = tg_mixer_param(m, "lower_bound");
-    size_t n = channels_of(m);
-    for (size_t c = 0; c < n; c++) {
-        float low = sigmoid(bound[c]), rest = sigmoid(-bound[c]), sum = 0;
-        for (size_t at = c; at < rows * n; at += n) {
-            float s = sigmoid(k->a[at]), t = sigmoid(-k->a[at]);
-            float in = sigmoid(k->i[at]), silu = k->i[at] * in;
-            float df = g->df[at] - g->dh[at] * silu;
-            g->di[at] = g->dh[at] * rest * t * (in + silu * (1 - in));
-            g->df[at] = df * rest * s * t;
-            sum += df * t;
+    const struct job *j = ud;
+    struct block b;
+    float s[BLOCK], t[BLOCK], in[BLOCK], sum[BLOCK] = {0};
+    (void)worker;
+    block_begin(j, item, &b);
+    for (size_t row = 0; row < j->rows; row++) {
+        size_t at = row * j->n + b.from;
+        const float *i = j->k->i + at, *du = j->g->dh + at;
+        float *df = j->g->df + at, *di = j->g->di + at;
+        sigmoids(j, j->k->a + at, b.n, s, t);
+        sigmoids(j, i, b.n, in, NULL);
+        for (size_t c = 0; c < b.n; c++) {
+            float silu = i[c] * in[c], d = df[c] - du[c] * silu;
+            di[c] = du[c] * b.rest[c] * t[c] * (in[c] + silu * (1 - in[c]));
+            df[c] = d * b.rest[c] * s[c] * t[c];
+            sum[c] += d * t[c];
         }
-        if (dbound)
-            dbound[c] += sum * low * rest;
     }
+    for (size_t c = 0; j->dbound && c < b.n; c++)
+        j->dbound[b.from + c] += sum[c] * b.low[c] * b.rest[c];
+}
+
+/* Backward with g; dbound may be NULL */
+static void enter(const struct tg_ctx *ctx, const struct tg_mixer *m, size_t rows,
+                  const struct kept *k, const struct down *g, float *dbound)
+{
+    struct job j = {ctx, tg_mixer_param(m, "lower_bound"), rows, channels_of(m), k, g, dbound};
+    tg_parallel(ctx->threads, (j.n + BLOCK - 1) / BLOCK, g ? enter_bwd_item : enter_item, &j);
 }
 
 static void project(const struct tg_ctx *ctx, const struct tg_mixer *m, const char *weight,
@@ -139,7 +190,7 @@ static void run(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct
     project(ctx, m, "i.weight", "i.bias", x, k->i, rows);
     project(ctx, m, "f.weight", "f.bias", x, k->a, rows);
     project(ctx, m, "g.weight", "g.bias", x, k->z, rows);
-    enter(m, rows, k);
+    enter(ctx, m, rows, k, NULL, NULL);
     tg_lru_fwd(ctx, norm.n, b, k->f, k->u, k->h, states);
     tg_gnorm_fwd(ctx, &norm, rows, k->h, k->z, tg_mixer_param(m, "norm.weight"), k->y, k->r);
     tg_proj_out_fwd(ctx, m, b, x, k->y, y, k->gates);
@@ -167,7 +218,7 @@ static void bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct
     tg_gnorm_bwd(ctx, &norm, rows, k.h, k.z, tg_mixer_param(m, "norm.weight"), k.r, g.dh, g.dh,
                  g.dz, tg_mixer_grad(m, d, "norm.weight"), g.norm);
     tg_lru_bwd(ctx, norm.n, b, k.f, k.h, (struct tg_states){0}, g.dh, g.df, (struct tg_states){0});
-    enter_bwd(m, rows, &k, &g, tg_mixer_grad(m, d, "lower_bound"));
+    enter(ctx, m, rows, &k, &g, tg_mixer_grad(m, d, "lower_bound"));
     const struct {
         const char *weight, *bias;
         const float *dy;
