@@ -184,6 +184,65 @@ static void adopt_latent(struct tg_layer_spec *l)
     l->kv_rank = half < all ? half : all;
 }
 
+static size_t state_hgrn(const struct tg_layer_spec *l)
+{
+    return l->heads * tg_value_dim(l);
+}
+
+/* the last inputs of the convolutions of q, k and v */
+static size_t state_hyena_x(const struct tg_layer_spec *l)
+{
+    return 3 * (l->recurrent.conv - 1) * l->heads * l->head_dim;
+}
+
+/* of that of k v */
+static size_t state_hyena_y(const struct tg_layer_spec *l)
+{
+    return (l->recurrent.inner_conv - 1) * l->heads * l->head_dim;
+}
+
+static size_t state_hyena_se(const struct tg_layer_spec *l)
+{
+    return state_hyena_x(l) + state_hyena_y(l);
+}
+
+/* Rows without scores or positions: every head has its own k and v */
+static void adopt_elementwise(struct tg_layer_spec *l)
+{
+    l->kv_heads = l->heads;
+    l->rotary_dim = 0;
+    l->attn_softcap = 0;
+}
+
+/* v's projection alone is left, as what enters the recurrence. A new layer's norm divides by little
+ * (hgrn.c), which eps must not hide. */
+static void adopt_hgrn(struct tg_layer_spec *l)
+{
+    adopt_elementwise(l);
+    l->qk_norm = TG_QK_NONE;
+    l->qk_norm_bias = false;
+    l->qkv_clip = 0;
+    l->recurrent.norm_eps = 1e-10;
+}
+
+static void adopt_hyena_x(struct tg_layer_spec *l)
+{
+    adopt_elementwise(l);
+    l->recurrent.conv = 4;
+}
+
+static void adopt_hyena_y(struct tg_layer_spec *l)
+{
+    adopt_elementwise(l);
+    l->recurrent.inner_conv = 4;
+}
+
+static void adopt_hyena_se(struct tg_layer_spec *l)
+{
+    adopt_elementwise(l);
+    l->recurrent.conv = l->recurrent.inner_conv = 4;
+}
+
 #define TG_MIXER(name, summary, flags, window, sinks, adopt, kv, state, ...)                       \
     static const struct tg_param_rule rules_##name[] = {__VA_ARGS__};
 #include "convert/mixers.def"

@@ -47,9 +47,13 @@ enum tg_dim {
     TG_DIM_KV_RANK,
     TG_DIM_KV_DOWN, /* kv_rank + rotary_dim */
     TG_DIM_KV_UP,   /* H (K - rotary_dim + V) */
+    /* where q, k and v are multiplied channel by channel, so that G = H and V = K */
+    TG_DIM_CHANNELS,   /* H K */
+    TG_DIM_CHANNELS_3, /* 3 H K */
     /* of recurrent mixers, from the layer's tg_recurrent_spec */
     TG_DIM_V_HEADS,   /* v_heads */
     TG_DIM_TAPS,      /* conv */
+    TG_DIM_KV_TAPS,   /* inner_conv */
     TG_DIM_RANK,      /* rank */
     TG_DIM_STATE,     /* state */
     TG_DIM_INNER,     /* inner */

@@ -13,6 +13,8 @@ size_t tg_recurrent_size(enum tg_dim d, const struct tg_recurrent_spec *r)
         return r->v_heads;
     case TG_DIM_TAPS:
         return r->conv;
+    case TG_DIM_KV_TAPS:
+        return r->inner_conv;
     case TG_DIM_RANK:
         return r->rank;
     case TG_DIM_STATE:
@@ -84,6 +86,7 @@ static int check_sizes(const struct tg_layer_spec *l, const char *where, struct 
         {"value heads", r->v_heads, TG_MAX_HEADS, space},
         {"value size", r->v_dim, TG_MAX_HEAD_DIM, space},
         {"convolution taps", r->conv, 32, has(m, TG_DIM_TAPS) && !optional_taps(m)},
+        {"inner convolution taps", r->inner_conv, 32, has(m, TG_DIM_KV_TAPS)},
         {"state size", r->state, TG_MAX_HEAD_DIM, space || has(m, TG_DIM_STATE)},
         {"groups", r->groups, TG_MAX_HEADS, grouped},
         {"inner size", r->inner, TG_MAX_MLP, space || needs(m, TG_DIM_INNER, TG_DIM_INNER_3)},
@@ -101,6 +104,24 @@ static int check_sizes(const struct tg_layer_spec *l, const char *where, struct 
     return TG_OK;
 }
 
+/* q, k and v multiplied channel by channel */
+static int check_channels(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
+{
+    if (!needs(l->mixer, TG_DIM_CHANNELS, TG_DIM_CHANNELS_3))
+        return TG_OK;
+    if (tg_value_dim(l) != l->head_dim)
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: value_dim is %zu, but mixer %s multiplies values by keys, channel by "
+                       "channel: it must be head_dim, %zu",
+                       where, tg_value_dim(l), l->mixer->name, l->head_dim);
+    if (l->kv_heads != l->heads)
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: kv_heads is %zu, but mixer %s multiplies queries by keys, channel by "
+                       "channel: it must be heads, %zu",
+                       where, l->kv_heads, l->mixer->name, l->heads);
+    return TG_OK;
+}
+
 int tg_recurrent_check(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
 {
     const struct tg_recurrent_spec *r = &l->recurrent;
@@ -112,9 +133,9 @@ int tg_recurrent_check(const struct tg_layer_spec *l, const char *where, struct 
         {"groups do not divide the heads", r->v_heads, r->groups},
         {"norm groups do not divide the inner size", r->inner, r->norm_groups},
     };
-    const int rc = check_sizes(l, where, err);
+    int rc;
 
-    if (rc)
+    if ((rc = check_sizes(l, where, err)) || (rc = check_channels(l, where, err)))
         return rc;
     for (size_t i = 0; i < sizeof splits / sizeof *splits; i++)
         if (splits[i].whole && splits[i].part && splits[i].whole % splits[i].part)

@@ -338,10 +338,10 @@ static int check_attention(const struct tg_model_spec *spec, const struct tg_lay
     return l->rotary_dim ? check_rope(&spec->ropes[l->rope], l->rotary_dim, where, err) : TG_OK;
 }
 
-/* Does its mixer have heads of q, k and v? */
-static bool attends(const struct tg_layer_spec *l)
+/* Do the parameters of its mixer have the sizes of a softmax layer's heads? */
+static bool has_heads(const struct tg_layer_spec *l)
 {
-    return has_dim(l, TG_DIM_HK);
+    return has_dim(l, TG_DIM_HK) || has_dim(l, TG_DIM_HV);
 }
 
 static int check_layer(const struct tg_model_spec *spec, const struct tg_layer_spec *l,
@@ -351,7 +351,7 @@ static int check_layer(const struct tg_model_spec *spec, const struct tg_layer_s
 
     if (!l->mixer)
         return tg_fail(err, TG_ERR_VALUE, "%s: no mixer", where);
-    if ((attends(l) && (rc = check_attention(spec, l, where, err))) ||
+    if ((has_heads(l) && (rc = check_attention(spec, l, where, err))) ||
         (rc = check_enum(where, "residual", l->residual, TG_RESIDUAL_COUNT, err)) ||
         (rc = check_factor(where, "mixer_scale", l->mixer_scale, err)) ||
         (rc = check_factor(where, "mlp_scale", l->mlp_scale, err)) ||

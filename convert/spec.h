@@ -105,6 +105,7 @@ const char *tg_window_form_name(enum tg_window_form f); /* "parallel", "series",
 struct tg_recurrent_spec {
     size_t v_heads, v_dim;     /* of state-space layers: heads of x, size of each */
     size_t conv;               /* taps of the short convolution; 0: none */
+    size_t inner_conv;         /* hyena: taps of that of k v */
     size_t state;              /* N of state-space layers, per channel */
     size_t groups;             /* groups of B and C */
     size_t inner;              /* channels between in and out projection */

@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "tests/check.h"
+#include "tests/elementwise_ref.h"
 #include "tests/linear_ref.h"
 #include "tests/mla_ref.h"
 #include "tests/recurrent_ref.h"
@@ -31,7 +32,8 @@ static const struct row *row_of(const struct tg_mixer *m)
 
 bool tg_ref_knows(const struct tg_mixer *m)
 {
-    return row_of(m) != NULL || tg_linear_ref_knows(m) || tg_recurrent_ref_knows(m) || tg_mla_ref_knows(m);
+    return row_of(m) != NULL || tg_linear_ref_knows(m) || tg_recurrent_ref_knows(m) ||
+           tg_mla_ref_knows(m) || tg_elementwise_ref_knows(m);
 }
 
 const double *tg_ref_param(const struct tg_ref *r, const char *name)
@@ -248,6 +250,10 @@ void tg_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const doub
     }
     if (tg_recurrent_ref_knows(r->mixer)) {
         tg_recurrent_ref_forward(r, b, x, y);
+        return;
+    }
+    if (tg_elementwise_ref_knows(r->mixer)) {
+        tg_elementwise_ref_forward(r, b, x, y);
         return;
     }
     if (tg_mla_ref_knows(r->mixer)) {
