@@ -29,6 +29,8 @@ static size_t dim_size(enum tg_dim d, const struct tg_model_spec *spec,
         return l->heads * tg_value_dim(l);
     case TG_DIM_GV:
         return l->kv_heads * tg_value_dim(l);
+    case TG_DIM_1:
+        return 1;
     case TG_DIM_Q_RANK:
         return l->q_rank;
     case TG_DIM_KV_RANK:

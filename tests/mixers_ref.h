@@ -20,6 +20,7 @@ struct tg_ref {
     struct tg_ref_consts *consts;
 };
 bool tg_ref_knows(const struct tg_mixer *m);
+double tg_ref_constant(const struct tg_ref *r, double value); /* the next of r->consts */
 void tg_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const double *x, double *y);
 
 #endif

@@ -211,6 +211,8 @@ static struct bench open_bench(const struct pair *p)
         p->schema->adopt(&t.spec);
     else if (p->schema->flags & TG_MIXER_RECURRENT)
         t.spec.recurrent = tg_recurrent_of(&t.spec);
+    if (t.spec.recurrent.chunk) /* short ones: texts have several, and a part of one */
+        t.spec.recurrent.chunk = s->window;
     for (size_t i = 0; i < s->count; i++) {
         t.begin[i + 1] = t.begin[i] + s->lengths[i];
         t.longest = s->lengths[i] > t.longest ? s->lengths[i] : t.longest;
@@ -601,6 +603,10 @@ static double first_value(const struct bench *t, size_t rule, size_t i)
         return strcmp(mixer, "lizard") == 0 ? 0 : -4;
     if (strcmp(r->name, "alpha") == 0)
         return 1;
+    if (strcmp(r->name, "router.bias") == 0)
+        return 3;
+    if (strcmp(r->name, "decay") == 0)
+        return log(15);
     return strcmp(r->name, "window_logit") == 0 ? log(0.1 / 0.9) : 0;
 }
 

@@ -172,6 +172,7 @@ static struct tg_layer_spec small_layer(const struct tg_mixer_schema *schema)
                                                  .groups = 2,
                                                  .inner = 48,
                                                  .rank = 8,
+                                                 .chunk = 24,
                                                  .conv_bias = true,
                                                  .norm = true,
                                                  .norm_eps = 1e-5};
