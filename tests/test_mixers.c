@@ -126,6 +126,8 @@ static void fill_param(struct bench *t, size_t rule)
         scale = 0.3F, plus = 1;
     else if (has(name, "gate.bias"))
         plus = 2;
+    else if (has(name, "router.bias")) /* most tokens are picked, not all */
+        plus = 1;
     else if (has(name, "q.weight") || has(name, "k.weight"))
         scale = has(name, "map") ? 1 : 0.7F;
     for (size_t i = 0; i < t->count[rule]; i++)
