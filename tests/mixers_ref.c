@@ -13,15 +13,11 @@
 static const struct row {
     const char *name;
     bool far, gates, from_max, apart; /* apart: Lizard's two denominators */
-    bool blocks;                      /* the window is the chunk */
 } rows[] = {
-    {"softmax", false, false, false, false, false},
-    {"window", false, false, false, false, false},
-    {"gated_window", true, true, false, false, false},
-    {"lolcats", true, false, true, false, false},
-    {"lizard", true, true, false, true, false},
-    {"block_causal", true, true, false, false, true},
-    {"sma", false, false, false, false, false},
+    {"softmax", false, false, false, false},    {"window", false, false, false, false},
+    {"gated_window", true, true, false, false}, {"lolcats", true, false, true, false},
+    {"lizard", true, true, false, true},        {"block_causal", true, true, false, false},
+    {"sma", false, false, false, false},
 };
 
 static const struct row *row_of(const struct tg_mixer *m)
@@ -143,11 +139,11 @@ static bool is_on(const struct head *x, size_t t)
     return !x->on || x->on[t] > 0;
 }
 
-/* The first key that row t has scores with */
+/* The first key that row t has scores with: of its chunk, if it is read in chunks */
 static size_t first_key(const struct tg_ref *r, const struct head *x, size_t t)
 {
     const struct tg_layer_spec *s = r->mixer->spec;
-    if (row_of(r->mixer)->blocks)
+    if (s->recurrent.chunk)
         return t - t % s->recurrent.chunk;
     if (!s->window)
         return 0;
@@ -224,7 +220,7 @@ static void head_forward(const struct tg_ref *r, const struct head *x, double *y
         for (size_t m = 0; sink && m < s->sinks; m++)
             den += exp(sink[x->h * s->sinks + m]);
         if (row->far && !row->apart)
-            den += add_far(x, t, row->blocks ? t - first + 1 : s->window, pq, pk, n, K,
+            den += add_far(x, t, s->window ? s->window : t - first + 1, pq, pk, n, K,
                            logit ? exp(logit[x->h]) : 1, num);
         double all = row->apart ? add_far(x, t, 0, pq, pk, n, K, 1, far) : 0;
         for (size_t c = 0; c < K; c++)

@@ -162,7 +162,9 @@ static struct tg_layer_spec small_layer(const struct tg_mixer_schema *schema)
         .attn_scale = 0.25,
         .mlp_dim = 48,
     };
-    if (schema->flags & TG_MIXER_RECURRENT)
+    if (schema->adopt)
+        schema->adopt(&y);
+    else if (schema->flags & TG_MIXER_RECURRENT)
         y.recurrent = (struct tg_recurrent_spec){.k_heads = 2,
                                                  .v_heads = 4,
                                                  .k_dim = 16,
@@ -172,10 +174,11 @@ static struct tg_layer_spec small_layer(const struct tg_mixer_schema *schema)
                                                  .groups = 2,
                                                  .inner = 48,
                                                  .rank = 8,
-                                                 .chunk = 24,
                                                  .conv_bias = true,
                                                  .norm = true,
                                                  .norm_eps = 1e-5};
+    if (y.recurrent.chunk)
+        y.recurrent.chunk = 24;
     return y;
 }
 
