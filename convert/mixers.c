@@ -243,6 +243,24 @@ static void adopt_hyena_se(struct tg_layer_spec *l)
     l->recurrent.conv = l->recurrent.inner_conv = 4;
 }
 
+static void adopt_chunks(struct tg_layer_spec *l)
+{
+    l->recurrent.chunk = 128;
+}
+
+/* keys and values of the chunk that is read, with the gates of its tokens, and the state of those
+ * before it */
+static size_t state_chunks(const struct tg_layer_spec *l)
+{
+    return (kv_pair(l) + l->heads) * l->recurrent.chunk + linear_state(l);
+}
+
+/* a ring of active tokens with their number, and an average of each channel */
+static size_t state_sparse(const struct tg_layer_spec *l)
+{
+    return state_ring(l) + l->heads * tg_value_dim(l) + 1;
+}
+
 #define TG_MIXER(name, summary, flags, window, sinks, adopt, kv, state, ...)                       \
     static const struct tg_param_rule rules_##name[] = {__VA_ARGS__};
 #include "convert/mixers.def"

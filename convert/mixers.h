@@ -42,6 +42,7 @@ enum tg_dim {
     TG_DIM_QKV,    /* H K + G K + S V: q, k and v side by side */
     TG_DIM_Q_NORM, /* by tg_qk_norm: K, [H,K] or HK; stands alone */
     TG_DIM_K_NORM, /* K, [G,K] or GK */
+    TG_DIM_1,
     /* latent attention */
     TG_DIM_Q_RANK,
     TG_DIM_KV_RANK,
@@ -100,6 +101,7 @@ enum tg_mixer_flags {
     TG_MIXER_TEACHER = 8,       /* a plan can change it (softmax, window) */
     TG_MIXER_PLAN = 16,         /* a plan can give it */
     TG_MIXER_BESIDE = 32,       /* takes a window beside its linear branch, or none (window 0) */
+    TG_MIXER_CHUNKED = 64,      /* in chunks of its recurrent.chunk tokens: needs it >= 1 */
     TG_MIXER_RECURRENT = 256,   /* has fields in the layer's tg_recurrent_spec */
 };
 struct tg_mixer_schema {

@@ -37,6 +37,8 @@ static size_t dim_size(enum tg_dim d, const struct tg_model_spec *spec,
         return tg_value_heads(l) * l->head_dim;
     case TG_DIM_QKV:
         return tg_joined_rows(l);
+    case TG_DIM_1:
+        return 1;
     case TG_DIM_Q_RANK:
         return l->q_rank;
     case TG_DIM_KV_RANK:

@@ -92,6 +92,7 @@ static int check_sizes(const struct tg_layer_spec *l, const char *where, struct 
         {"inner size", r->inner, TG_MAX_MLP, space || needs(m, TG_DIM_INNER, TG_DIM_INNER_3)},
         {"rank", r->rank, TG_MAX_WIDTH, has(m, TG_DIM_RANK)},
         {"norm groups", r->norm_groups, TG_MAX_HEADS, false},
+        {"chunk", r->chunk, TG_MAX_WINDOW, m->flags & TG_MIXER_CHUNKED},
     };
 
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)

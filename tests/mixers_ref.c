@@ -9,6 +9,7 @@
 #include "tests/linear_ref.h"
 #include "tests/mla_ref.h"
 #include "tests/recurrent_ref.h"
+#include "tests/sparse_ref.h"
 
 /* What a row computes, by its name: the reference shares no code or table with linearize. */
 static const struct row {
@@ -20,6 +21,8 @@ static const struct row {
     {"lizard", true, true, false, true},        {"latent", false, false, false, false},
     {"linear", true, false, false, false}, /* this and the next with a joint window */
     {"based", true, false, false, false},
+    {"block_causal", true, true, false, false},
+    {"sma", false, false, false, false},
 };
 
 static const struct row *row_of(const struct tg_mixer *m)
@@ -45,7 +48,7 @@ const double *tg_ref_param(const struct tg_ref *r, const char *name)
     return NULL;
 }
 
-static double constant(const struct tg_ref *r, double value)
+double tg_ref_constant(const struct tg_ref *r, double value)
 {
     struct tg_ref_consts *c = r->consts;
     if (c->record) {
@@ -119,7 +122,7 @@ size_t tg_ref_head_features(const struct tg_ref *r, const double *w, const doubl
         most = fmax(most, fabs(y[f]));
     }
     bool soft = s->feature_map == TG_MAP_HEDGEHOG_SOFTMAX;
-    double shift = soft ? 0 : constant(r, most);
+    double shift = soft ? 0 : tg_ref_constant(r, most);
     for (size_t f = 0; f < F; f++) {
         double u = y[f];
         sum[0] += y[f] = exp(u - shift);
@@ -130,11 +133,31 @@ size_t tg_ref_head_features(const struct tg_ref *r, const double *w, const doubl
     return 2 * F;
 }
 
-/* One head of one sequence: q, k [T,K] rotated, q0, k0 not; v [T,K] row ld apart; g [T] logs */
+/* One head of one sequence: q, k [T,K] rotated, q0, k0 not; v [T,K] row ld apart; g [T] logs; on
+ * [T], NULL but for sma: factors of the tokens that attend and are attended to, 0 of the others */
 struct head {
     size_t T, h;
-    const double *q, *k, *q0, *k0, *v, *g;
+    const double *q, *k, *q0, *k0, *v, *g, *on;
 };
+
+static bool is_on(const struct head *x, size_t t)
+{
+    return !x->on || x->on[t] > 0;
+}
+
+/* The first key that row t has scores with: of its chunk, if it is read in chunks */
+static size_t first_key(const struct tg_ref *r, const struct head *x, size_t t)
+{
+    const struct tg_layer_spec *s = r->mixer->spec;
+    if (s->recurrent.chunk)
+        return t - t % s->recurrent.chunk;
+    if (!s->window)
+        return 0;
+    size_t j = t + 1;
+    for (size_t seen = 0; j > 0 && seen < s->window; j--)
+        seen += is_on(x, j - 1);
+    return j;
+}
 
 static double dot(const double *a, const double *b, size_t n)
 {
@@ -182,15 +205,19 @@ static void head_forward(const struct tg_ref *r, const struct head *x, double *y
         tg_ref_head_features(r, wk ? wk + weights : NULL, (row->apart ? x->k0 : x->k) + t * K, pk + t * n);
     }
     for (size_t t = 0; t < x->T; t++) {
-        size_t first = s->window && t + 1 > s->window ? t + 1 - s->window : 0;
+        size_t first = first_key(r, x, t);
         double most_score = -INFINITY, den = 0, scale = 1;
         memset(num, 0, K * sizeof *num);
         memset(far, 0, K * sizeof *far);
+        if (!is_on(x, t))
+            continue;
         for (size_t j = first; j <= t; j++)
             most_score = fmax(most_score, s->attn_scale * dot(x->q + t * K, x->k + j * K, K));
         if (row->from_max)
-            scale = exp(-constant(r, most_score)) / (1 + exp(-window_logit[x->h]));
+            scale = exp(-tg_ref_constant(r, most_score)) / (1 + exp(-window_logit[x->h]));
         for (size_t j = first; j <= t; j++) {
+            if (!is_on(x, j))
+                continue;
             double w = scale * exp(s->attn_scale * dot(x->q + t * K, x->k + j * K, K));
             den += w;
             for (size_t c = 0; c < K; c++)
@@ -199,11 +226,12 @@ static void head_forward(const struct tg_ref *r, const struct head *x, double *y
         for (size_t m = 0; sink && m < s->sinks; m++)
             den += exp(sink[x->h * s->sinks + m]);
         if (row->far && !row->apart)
-            den += add_far(x, t, s->window, pq, pk, n, K, logit ? exp(logit[x->h]) : 1, num);
+            den += add_far(x, t, s->window ? s->window : t - first + 1, pq, pk, n, K,
+                           logit ? exp(logit[x->h]) : 1, num);
         double all = row->apart ? add_far(x, t, 0, pq, pk, n, K, 1, far) : 0;
         for (size_t c = 0; c < K; c++)
             y[t * ld + c] = row->apart ? (all != 0 ? far[c] / all : 0) + alpha[x->h] * num[c] / den
-                                       : num[c] / den;
+                                       : (x->on ? x->on[t] : 1) * num[c] / den;
     }
     tg_free(pq);
     tg_free(pk);
@@ -221,7 +249,8 @@ static double *rows_of_head(const double *from, size_t b0, size_t T, size_t head
 }
 
 static void one_head(const struct tg_ref *r, size_t b0, size_t T, size_t h, const double *q,
-                     const double *k, const double *v, const double *gate, double *y)
+                     const double *k, const double *v, const double *gate, const double *on,
+                     double *y)
 {
     const struct tg_layer_spec *s = r->mixer->spec;
     size_t K = s->head_dim, H = s->heads, G = s->kv_heads, group = h / (H / G);
@@ -235,7 +264,7 @@ static void one_head(const struct tg_ref *r, size_t b0, size_t T, size_t h, cons
         tg_ref_head_turn(r, t, k0 + t * K, kr + t * K);
         g[t] = gate ? -log1p(exp(-gate[(b0 + t) * H + h])) : 0;
     }
-    struct head x = {T, h, qr, kr, q0, k0, vh, g};
+    struct head x = {T, h, qr, kr, q0, k0, vh, g, on ? on + b0 : NULL};
     head_forward(r, &x, y + (b0 * H + h) * K, H * K);
     double *used[] = {q0, k0, vh, g, qr, kr};
     for (size_t i = 0; i < sizeof used / sizeof *used; i++)
@@ -279,12 +308,15 @@ void tg_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const doub
         gates ? linear(x, tg_ref_param(r, "gate.weight"), tg_ref_param(r, "gate.bias"), count, H, D) : NULL;
     double *o = zeros(count * H * K);
     r->consts->at = 0;
+    double *on = tg_sparse_ref_knows(r->mixer) ? tg_sparse_ref_picks(r, count, x) : NULL;
     for (size_t i = 0; i < b->count; i++)
         for (size_t h = 0; h < H; h++)
-            one_head(r, b->begin[i], b->begin[i + 1] - b->begin[i], h, q, k, v, g, o);
+            one_head(r, b->begin[i], b->begin[i + 1] - b->begin[i], h, q, k, v, g, on, o);
+    if (on)
+        tg_sparse_ref_average(r, b, v, o);
     double *out = linear(o, tg_ref_param(r, "o.weight"), tg_ref_param(r, "o.bias"), count, D, H * K);
     memcpy(y, out, count * D * sizeof *y);
-    double *used[] = {q, k, v, g, o, out};
+    double *used[] = {q, k, v, g, o, on, out};
     for (size_t i = 0; i < sizeof used / sizeof *used; i++)
         tg_free(used[i]);
 }

@@ -27,6 +27,7 @@ void tg_ref_head_norm(const struct tg_ref *r, const double *w, double *x);
 void tg_ref_head_turn(const struct tg_ref *r, size_t pos, const double *x, double *y);
 size_t tg_ref_head_features(const struct tg_ref *r, const double *w, const double *x, double *y);
 bool tg_ref_knows(const struct tg_mixer *m);
+double tg_ref_constant(const struct tg_ref *r, double value); /* the next of r->consts */
 void tg_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const double *x, double *y);
 
 #endif
