@@ -60,6 +60,7 @@ struct job {
     struct settings *set;
     const char *teacher_path, *out;
     struct tg_recipe recipe;
+    struct tg_plan_request ask;
     struct tg_subject teacher;
     struct tg_run_dir dir;
     char *plan_path, *rank_path, *sample_path, *log_path, *json_path, *html_path;
@@ -86,6 +87,8 @@ static int check_settings(struct job *j, struct tg_err *err)
     struct tg_results names = {0};
     int status = tg_recipe_stages(&j->recipe, &j->set->stages, err);
     if (status == TG_OK)
+        status = tg_plan_flags_read(&j->set->plan, &j->ask, err);
+    if (status == TG_OK)
         status = tg_validate_names(&j->set->validation, true, &names, err);
     if (status == TG_OK)
         status = tg_checks_prepare(&j->set->validation.fail_if, &names, err);
@@ -99,7 +102,6 @@ static int check_settings(struct job *j, struct tg_err *err)
  */
 static int check_plan(struct job *j, struct tg_err *err)
 {
-    struct tg_plan_options o = tg_plan_flags_options(&j->set->plan);
     size_t layers = j->teacher.model->spec.layer_count;
     struct tg_plan plan = {0};
     struct tg_model_spec spec = {0};
@@ -108,7 +110,7 @@ static int check_plan(struct job *j, struct tg_err *err)
         return tg_fail(err, TG_ERR_NOMEM, "no memory for a ranking");
     for (size_t l = 0; l < layers; l++)
         equal.rows[l].layer = l;
-    int status = tg_plan_make(&plan, &j->teacher.model->spec, &o, &equal, err);
+    int status = tg_plan_make(&plan, &j->teacher.model->spec, &j->ask.options, &equal, err);
     if (status == TG_OK)
         status = tg_surgery_spec(&j->teacher.model->spec, &plan, &spec, err);
     tg_spec_release(&spec);
@@ -136,12 +138,7 @@ static int write_settings(struct job *j, struct tg_strbuf *text, struct tg_err *
     tg_jout_int(&out, "pairs", set->rank.pairs);
     tg_jout_end_object(&out);
     tg_jout_object(&out, "plan");
-    tg_jout_str(&out, "mixer", set->plan.mixer);
-    tg_jout_str(&out, "keep", set->plan.keep);
-    tg_jout_int(&out, "window", set->plan.window);
-    tg_jout_int(&out, "sinks", set->plan.sinks);
-    tg_jout_str(&out, "feature_map", set->plan.feature_map ? set->plan.feature_map : "");
-    tg_jout_int(&out, "feature_dim", set->plan.feature_dim);
+    tg_plan_flags_write_json(&set->plan, &out);
     tg_jout_end_object(&out);
     tg_settings_stages(&out, &j->recipe);
     tg_jout_end_object(&out);
@@ -255,13 +252,12 @@ static int plan_step(struct job *j, struct tg_err *err)
     if (tg_path_exists(j->plan_path)) {
         status = tg_plan_load(&j->plan, j->plan_path, spec, err);
     } else {
-        struct tg_plan_options o = tg_plan_flags_options(&j->set->plan);
         struct tg_rank rank = {0};
-        bool needs_rank = strncmp(o.keep, "auto", 4) == 0;
+        bool needs_rank = strncmp(j->ask.options.keep, "auto", 4) == 0;
         if (needs_rank)
             status = rank_step(j, &rank, err);
         if (status == TG_OK)
-            status = tg_plan_make(&j->plan, spec, &o, needs_rank ? &rank : NULL, err);
+            status = tg_plan_make(&j->plan, spec, &j->ask.options, needs_rank ? &rank : NULL, err);
         if (status == TG_OK)
             status = tg_plan_save(&j->plan, j->plan_path, err);
         tg_rank_release(&rank);
@@ -321,9 +317,10 @@ static int validate_untrained(struct job *j, struct tg_err *err)
         return tg_fail(err, TG_ERR_NOMEM, "no memory for a plan");
     for (size_t l = 0; l < plan.count; l++)
         if (j->plan.layers[l].mixer) {
+            size_t size = j->student->spec.layers[l].window;
             plan.layers[l].mixer = window;
-            plan.layers[l].window =
-                j->plan.layers[l].window ? j->plan.layers[l].window : window->window;
+            if (size)
+                plan.layers[l].set[TG_PLAN_WINDOW] = tg_given((double)size);
         }
     int status = tg_surgery_apply(j->teacher.model, &plan, &model, err);
     struct tg_validate_input in = validation_of(j, model);

@@ -5,19 +5,6 @@
 #include "base/mem.h"
 #include "linearize/surgery/surgery_internal.h"
 
-static void change_layer(const struct tg_plan_layer *p, struct tg_layer_spec *l)
-{
-    bool far = p->mixer->flags & TG_MIXER_FAR;
-    l->mixer = p->mixer;
-    l->window = p->window;
-    l->sinks = p->sinks;
-    l->feature_map = p->feature_map;
-    l->feature_dim = 0;
-    if (far && tg_feature_map_has_weights(p->feature_map))
-        l->feature_dim = p->feature_dim ? p->feature_dim : l->head_dim;
-    l->gated = p->gated;
-}
-
 int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p,
                     struct tg_model_spec *student, struct tg_err *err)
 {
@@ -30,7 +17,7 @@ int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p
     snprintf(student->base_family, sizeof student->base_family, "%s", teacher->base_family);
     for (size_t l = 0; l < p->count; l++)
         if (p->layers[l].mixer)
-            change_layer(&p->layers[l], &student->layers[l]);
+            tg_plan_layer_spec(&p->layers[l], &teacher->layers[l], &student->layers[l]);
     status = tg_spec_check(student, "plan", err);
     if (status)
         tg_spec_release(student);
@@ -72,8 +59,7 @@ static int inherit_param(const struct tg_model *teacher, struct tg_model *s,
     struct tg_mixer mixer, from;
     tg_model_mixer(s, l, s->data, NULL, &mixer);
     tg_model_mixer(teacher, l, teacher->data, NULL, &from);
-    const struct tg_origin origin = {
-        .from = &from, .layer = l, .layer_count = s->spec.layer_count};
+    const struct tg_origin origin = {.from = &from, .layer = l, .layer_count = s->spec.layer_count};
     tg_mixer_find(schema)->inherit(&mixer, &origin, rule_of(schema, p->local), s->data + p->offset,
                                    p->count);
     return TG_OK;
