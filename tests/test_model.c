@@ -37,11 +37,11 @@ static struct tg_model *hybrid_without(const char *without, int threads)
     struct tg_model *s;
     size_t n = 0;
     for (size_t i = 0; tg_mixer_schemas[i]; i++)
-        if (tg_mixer_schemas[i]->flags & TG_MIXER_LINEAR &&
+        if (tg_mixer_schemas[i]->flags & TG_MIXER_PLAN &&
             strcmp(tg_mixer_schemas[i]->name, without) != 0) {
             layers[n].mixer = tg_mixer_schemas[i];
-            layers[n].window = tg_mixer_schemas[i]->flags & TG_MIXER_WINDOW ? WINDOW - n : 0;
-            layers[n].sinks = tg_mixer_schemas[i]->sinks;
+            if (tg_mixer_schemas[i]->flags & (TG_MIXER_WINDOW | TG_MIXER_BESIDE))
+                layers[n].set[TG_PLAN_WINDOW] = tg_given((double)(WINDOW - n % 4));
             n++;
         }
     shape.layers = n + 1;

@@ -87,8 +87,8 @@ static void test_keep_small_window(void **state)
     o.window = 8;
     tg_test_must(tg_plan_make(&p, &spec, &o, NULL, &err), &err);
     assert_ptr_equal(p.layers[6].mixer, tg_mixer_schema_find("window"));
-    assert_int_equal(p.layers[6].window, 8);
-    assert_int_equal(p.layers[0].sinks, 0);
+    assert_true(p.layers[6].set[TG_PLAN_WINDOW].value == 8);
+    assert_true(p.layers[0].set[TG_PLAN_SINKS].value == 0);
     tg_plan_release(&p);
 }
 
@@ -223,17 +223,16 @@ static void test_plan_file(void **state)
     o.feature_map = "hedgehog_exp";
     o.feature_dim = 5;
     tg_test_must(tg_plan_make(&p, &spec, &o, NULL, &err), &err);
-    assert_true(p.layers[0].gated);
+    assert_true(p.layers[0].set[TG_PLAN_GATED].value == 1);
     tg_test_must(tg_plan_save(&p, path, &err), &err);
     tg_test_must(tg_plan_load(&q, path, &spec, &err), &err);
     assert_int_equal(p.count, q.count);
     for (size_t l = 0; l < p.count; l++) {
         assert_ptr_equal(p.layers[l].mixer, q.layers[l].mixer);
-        assert_int_equal(p.layers[l].window, q.layers[l].window);
-        assert_int_equal(p.layers[l].sinks, q.layers[l].sinks);
-        assert_int_equal(p.layers[l].feature_dim, q.layers[l].feature_dim);
-        assert_int_equal(p.layers[l].feature_map, q.layers[l].feature_map);
-        assert_int_equal(p.layers[l].gated, q.layers[l].gated);
+        for (int k = 0; k < TG_PLAN_KEYS; k++) {
+            assert_int_equal(p.layers[l].set[k].given, q.layers[l].set[k].given);
+            assert_true(p.layers[l].set[k].value == q.layers[l].set[k].value);
+        }
     }
     tg_plan_release(&p);
     tg_plan_release(&q);
@@ -267,9 +266,9 @@ static void test_plan_json(void **state)
                   &err),
         &err);
     assert_string_equal(changed(&p, text), "x.....x.");
-    assert_int_equal(p.layers[6].window, 99);
-    assert_int_equal(p.layers[0].window, tg_mixer_schema_find("lizard")->window);
-    assert_int_equal(p.layers[0].sinks, tg_mixer_schema_find("lizard")->sinks);
+    assert_true(p.layers[6].set[TG_PLAN_WINDOW].value == 99);
+    assert_true(p.layers[0].set[TG_PLAN_WINDOW].value == 128);
+    assert_true(p.layers[0].set[TG_PLAN_SINKS].value == 4);
     tg_plan_release(&p);
 }
 

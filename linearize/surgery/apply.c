@@ -6,20 +6,11 @@
 #include "base/mem.h"
 #include "linearize/surgery/surgery_internal.h"
 
-static void change_layer(const struct tg_plan_layer *p, size_t width, struct tg_layer_spec *l)
+static void change_layer(const struct tg_plan_layer *p, const struct tg_layer_spec *from,
+                         size_t width, struct tg_layer_spec *to)
 {
-    bool far = p->mixer->flags & TG_MIXER_FAR;
-    l->mixer = p->mixer;
-    l->window = p->window;
-    l->sinks = p->sinks;
-    l->feature_map = p->feature_map;
-    l->feature_dim = 0;
-    if (far && tg_feature_map_has_weights(p->feature_map))
-        l->feature_dim = p->feature_dim ? p->feature_dim : l->head_dim;
-    l->gated = p->gated;
-    if (p->mixer->adopt)
-        p->mixer->adopt(l);
-    l->kv_rank = l->kv_rank < width ? l->kv_rank : width; /* adopt does not know D */
+    tg_plan_layer_spec(p, from, to);
+    to->kv_rank = to->kv_rank < width ? to->kv_rank : width; /* adopt does not know D */
 }
 
 int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p,
@@ -34,7 +25,7 @@ int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p
     snprintf(student->base_family, sizeof student->base_family, "%s", teacher->base_family);
     for (size_t l = 0; l < p->count; l++)
         if (p->layers[l].mixer)
-            change_layer(&p->layers[l], teacher->width, &student->layers[l]);
+            change_layer(&p->layers[l], &teacher->layers[l], teacher->width, &student->layers[l]);
     status = tg_spec_check(student, "plan", err);
     if (status)
         tg_spec_release(student);
