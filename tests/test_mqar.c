@@ -238,41 +238,65 @@ static void test_random_mixers(void **state)
     }
 }
 
-/* Accuracy of an untrained model, counted here from its logits */
-static void test_accuracy(void **state)
+/* Loss of examples 0.. of a stream and share of their questions that m answers, from its logits */
+static double recount(const struct tg_model *m, struct tg_mqar *q, enum tg_mqar_use use,
+                      size_t examples, double *accuracy)
 {
-    (void)state;
-    enum { T = 16, N = 16, EXAMPLES = 150 };
-    struct tg_mqar q;
-    struct tg_mqar_settings set = {.batch = 7, .lr = 1e-3, .examples = EXAMPLES, .seed = SEED};
-    struct tg_mqar_result result;
-    struct tg_model *m = start(NULL, 1, SEED);
+    enum { T = 16, N = 16 };
     struct tg_run *r;
     struct tg_err err = {0};
     size_t begin[2] = {0, T}, right = 0;
     struct tg_batch b = {1, begin, NULL};
     int32_t ids[T], labels[T];
     float hidden[T * 32], logits[T * N];
-    open_task(&q, N, T, 2);
-    tg_test_must(tg_mqar_train(m, &q, &set, "test", &result, NULL, &err), &err);
-    assert_int_equal(result.steps, 0);
+    double loss = 0;
     tg_test_must(tg_run_create(&r, &err), &err);
     tg_test_must(tg_run_fit(r, m, &b, false, &err), &err);
-    for (uint64_t i = 0; i < EXAMPLES; i++) {
-        tg_mqar_make(&q, tg_mqar_seed(SEED, TG_MQAR_TEST), i, ids, labels);
+    for (uint64_t i = 0; i < examples; i++) {
+        tg_mqar_make(q, tg_mqar_seed(SEED, use), i, ids, labels);
         tg_model_forward(m, r, ids, &b, hidden, false, NULL);
         tg_model_logits(m, hidden, T, logits);
         for (size_t t = 0; t < T; t++) {
+            const float *row = logits + t * N;
             size_t best = 0;
-            for (size_t n = 1; n < N; n++)
-                if (logits[t * N + n] > logits[t * N + best])
-                    best = n;
+            double sum = 0;
+            if (labels[t] < 0)
+                continue;
+            for (size_t n = 0; n < N; n++) {
+                best = row[n] > row[best] ? n : best;
+                sum += exp((double)row[n]);
+            }
             right += labels[t] == (int32_t)best;
+            loss += log(sum) - row[labels[t]];
         }
     }
-    assert_true(right > 0);
-    assert_true(result.accuracy == (double)right / (2 * EXAMPLES));
     tg_run_free(r);
+    *accuracy = (double)right / (2 * (double)examples);
+    return loss / (2 * (double)examples);
+}
+
+static void test_numbers(void **state)
+{
+    (void)state;
+    enum { EXAMPLES = 300 }; /* more than one micro-batch */
+    struct tg_mqar q;
+    struct tg_mqar_settings set = {
+        .batch = EXAMPLES, .lr = 1e-3, .enough = 2, .examples = EXAMPLES, .seed = SEED};
+    struct tg_mqar_result result;
+    struct tg_err err = {0};
+    struct tg_model *m = start(NULL, 1, SEED);
+    double accuracy, loss;
+    open_task(&q, 16, 16, 2);
+    tg_test_must(tg_mqar_train(m, &q, &set, "test", &result, NULL, &err), &err);
+    assert_int_equal(result.steps, 0);
+    recount(m, &q, TG_MQAR_TEST, EXAMPLES, &accuracy);
+    assert_true(accuracy > 0 && result.accuracy == accuracy);
+    for (size_t n = 0; n < m->params.floats; n++) /* losses that differ from example to example */
+        m->data[n] *= 10;
+    loss = recount(m, &q, TG_MQAR_TRAIN, EXAMPLES, &accuracy);
+    set.steps = 1;
+    tg_test_must(tg_mqar_train(m, &q, &set, "test", &result, NULL, &err), &err);
+    assert_below(fabs(result.loss / loss - 1), 1e-6, "loss of the first step");
     tg_model_free(m);
     tg_mqar_release(&q);
 }
@@ -349,7 +373,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_examples),      cmocka_unit_test(test_gaps),
         cmocka_unit_test(test_refused),       cmocka_unit_test(test_random_softmax),
-        cmocka_unit_test(test_random_mixers), cmocka_unit_test(test_accuracy),
+        cmocka_unit_test(test_random_mixers), cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_training),      cmocka_unit_test(test_ends),
     };
     return tg_run_tests("mqar", tests, sizeof tests / sizeof *tests);
