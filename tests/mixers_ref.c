@@ -95,6 +95,21 @@ static void turn(const struct tg_ref *r, size_t pos, const double *x, double *y)
     }
 }
 
+/* u [F] at the start of y becomes all products of [1, u]'s second order */
+static size_t taylor(double *y, size_t F)
+{
+    double u[16];
+    size_t n = 0;
+    memcpy(u, y, F * sizeof *u);
+    y[n++] = 1;
+    for (size_t i = 0; i < F; i++)
+        y[n++] = u[i] / pow((double)F, 0.25);
+    for (size_t i = 0; i < F; i++)
+        for (size_t j = i; j < F; j++)
+            y[n++] = u[i] * u[j] / sqrt((double)F) / (i == j ? sqrt(2) : 1);
+    return n;
+}
+
 static size_t feature_map(const struct tg_ref *r, const double *w, const double *x, double *y)
 {
     const struct tg_layer_spec *s = r->mixer->spec;
@@ -113,6 +128,8 @@ static size_t feature_map(const struct tg_ref *r, const double *w, const double 
             y[f] += x[i] * w[i * F + f];
         most = fmax(most, fabs(y[f]));
     }
+    if (s->feature_map == TG_MAP_TAYLOR)
+        return taylor(y, F);
     bool soft = s->feature_map == TG_MAP_HEDGEHOG_SOFTMAX;
     double shift = soft ? 0 : constant(r, most);
     for (size_t f = 0; f < F; f++) {
@@ -166,7 +183,7 @@ static void head_forward(const struct tg_ref *r, const struct head *x, double *y
     const struct tg_layer_spec *s = r->mixer->spec;
     const struct row *row = row_of(r->mixer);
     size_t K = s->head_dim, F = s->feature_dim, n = 0;
-    size_t most = 2 * (K + F), weights = x->h * K * F;
+    size_t most = 2 * (K + F) + tg_feature_count(s), weights = x->h * K * F;
     const double *wq = param(r, "map_q.weight"), *wk = param(r, "map_k.weight");
     const double *sink = param(r, "sink"), *logit = param(r, "far_logit");
     const double *window_logit = param(r, "window_logit"), *alpha = param(r, "alpha");

@@ -16,8 +16,8 @@ const struct tg_option tg_plan_flag_options[] = {
     {0, "feature-map", TG_OPT_CHOICE, AT(feature_map), NULL, "NAME",
      "feature map of the far branch, where the mixer has one (without: hedgehog_softmax)", 0, 0,
      tg_choice_feature_map, false},
-    {0, "feature-dim", TG_OPT_INT, AT(feature_dim), "0", "F", "its size; 0: the head size", 0, 4096,
-     NULL, false},
+    {0, "feature-dim", TG_OPT_INT, AT(feature_dim), "0", "F",
+     "its size; 0: the head size, 16 for taylor", 0, 4096, NULL, false},
     {0},
 };
 #undef AT

@@ -14,7 +14,8 @@ static void change_layer(const struct tg_plan_layer *p, struct tg_layer_spec *l)
     l->feature_map = p->feature_map;
     l->feature_dim = 0;
     if (far && tg_feature_map_has_weights(p->feature_map))
-        l->feature_dim = p->feature_dim ? p->feature_dim : l->head_dim;
+        l->feature_dim =
+            p->feature_dim ? p->feature_dim : tg_feature_dim_default(p->feature_map, l->head_dim);
     l->gated = p->gated;
 }
 

@@ -9,7 +9,7 @@
 /* A plan: for each layer the mixer that it gets (NULL: kept as it is) with its options. */
 struct tg_plan_layer {
     const struct tg_mixer_schema *mixer; /* NULL: kept */
-    size_t window, sinks, feature_dim;   /* 0 for sinks means none; feature_dim 0: head_dim */
+    size_t window, sinks, feature_dim;   /* 0 for sinks means none; feature_dim 0: by the map */
     enum tg_feature_map feature_map;
     bool gated;
 };
@@ -23,7 +23,7 @@ struct tg_plan_options {     /* what a user says; applies to every changed layer
     size_t window;           /* 0: the mixer's default */
     int64_t sinks;           /* -1: the mixer's default */
     const char *feature_map; /* NULL: hedgehog_softmax */
-    size_t feature_dim;      /* 0: head_dim */
+    size_t feature_dim;      /* 0: tg_feature_dim_default */
 };
 /* What a ranking says of one layer (or pair, for auto): lower is safer to change. */
 struct tg_rank_row {
