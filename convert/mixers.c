@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "convert/config.h"
 #include "convert/spec.h"
 
 static const char *const map_names[TG_MAP_COUNT] = {
@@ -12,6 +13,7 @@ static const char *const map_names[TG_MAP_COUNT] = {
     [TG_MAP_RELU] = "relu",
     [TG_MAP_ELU1] = "elu1",
     [TG_MAP_IDENTITY] = "identity",
+    [TG_MAP_TAYLOR] = "taylor",
 };
 
 const char *tg_feature_map_name(enum tg_feature_map m)
@@ -31,12 +33,30 @@ bool tg_feature_map_parse(const char *name, enum tg_feature_map *out)
 
 bool tg_feature_map_has_weights(enum tg_feature_map m)
 {
-    return m == TG_MAP_HEDGEHOG_SOFTMAX || m == TG_MAP_HEDGEHOG_EXP;
+    return m == TG_MAP_HEDGEHOG_SOFTMAX || m == TG_MAP_HEDGEHOG_EXP || m == TG_MAP_TAYLOR;
+}
+
+size_t tg_map_count(enum tg_feature_map m, size_t K, size_t F)
+{
+    if (m == TG_MAP_TAYLOR)
+        return 1 + F + F * (F + 1) / 2;
+    return tg_feature_map_has_weights(m) ? 2 * F : K;
+}
+
+size_t tg_feature_dim_limit(enum tg_feature_map m)
+{
+    return m == TG_MAP_TAYLOR ? TG_MAX_TAYLOR : TG_MAX_HEAD_DIM;
+}
+
+/* A Taylor map's features grow with the square of F: BASED projects to 16. */
+size_t tg_feature_dim_default(enum tg_feature_map m, size_t head_dim)
+{
+    return m == TG_MAP_TAYLOR && head_dim > 16 ? 16 : head_dim;
 }
 
 size_t tg_feature_count(const struct tg_layer_spec *l)
 {
-    return tg_feature_map_has_weights(l->feature_map) ? 2 * l->feature_dim : l->head_dim;
+    return tg_map_count(l->feature_map, l->head_dim, l->feature_dim);
 }
 
 /* keys [G,K] and values [G,V] of one token */

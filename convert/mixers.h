@@ -15,14 +15,17 @@ enum tg_feature_map {
     TG_MAP_RELU,         /* relu(x): K features, no weights */
     TG_MAP_ELU1,         /* elu(x) + 1 */
     TG_MAP_IDENTITY,
+    TG_MAP_TAYLOR, /* second order of e^{u.u' / sqrt F}, u = xW: 1 + F + F (F + 1) / 2 features */
     TG_MAP_COUNT
 };
-const char *tg_feature_map_name(
-    enum tg_feature_map m); /* "hedgehog_softmax", "hedgehog_exp", "relu", "elu1", "identity" */
+enum { TG_MAX_TAYLOR = 64 };                            /* the largest F of TG_MAP_TAYLOR */
+const char *tg_feature_map_name(enum tg_feature_map m); /* "hedgehog_softmax", .., "taylor" */
 bool tg_feature_map_parse(const char *name, enum tg_feature_map *out);
 bool tg_feature_map_has_weights(enum tg_feature_map m);
-size_t tg_feature_count(
-    const struct tg_layer_spec *l); /* features per head: 2F for hedgehog maps, else K */
+size_t tg_map_count(enum tg_feature_map m, size_t K, size_t F); /* features of one head */
+size_t tg_feature_count(const struct tg_layer_spec *l);         /* the same of a layer's map */
+size_t tg_feature_dim_limit(enum tg_feature_map m);             /* the largest F */
+size_t tg_feature_dim_default(enum tg_feature_map m, size_t head_dim);
 
 /* Symbolic dimensions of a parameter's shape */
 enum tg_dim {

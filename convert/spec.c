@@ -186,7 +186,8 @@ static int check_mixer(const struct tg_layer_spec *l, const char *where, struct 
             return tg_fail(err, TG_ERR_VALUE, "%s: unknown feature map %d", where,
                            (int)l->feature_map);
         if (tg_feature_map_has_weights(l->feature_map) &&
-            (rc = check_size(where, "feature_dim", l->feature_dim, 1, TG_MAX_HEAD_DIM, err)))
+            (rc = check_size(where, "feature_dim", l->feature_dim, 1,
+                             tg_feature_dim_limit(l->feature_map), err)))
             return rc;
     }
     if ((rc = check_size(where, "sinks", l->sinks, 0, TG_MAX_SINKS, err)))

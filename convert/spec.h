@@ -135,7 +135,7 @@ struct tg_layer_spec {
     bool linear_plain;               /* their linear branch has no rotary (the window keeps it) */
     bool plain_values;  /* linear: no denominator, a norm of each head's output in its place */
     size_t sinks;       /* learned logits in the denominator, per query head */
-    size_t feature_dim; /* F of the feature map (map's weights [H,K,F], features 2F for hedgehog) */
+    size_t feature_dim; /* F of the feature map (map's weights [H,K,F]) */
     enum tg_feature_map feature_map;
     bool gated; /* lolcats: the form with gate and sinks */
     bool qkv_bias, o_bias;

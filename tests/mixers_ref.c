@@ -103,6 +103,21 @@ void tg_ref_head_turn(const struct tg_ref *r, size_t pos, const double *x, doubl
     }
 }
 
+/* u [F] at the start of y becomes all products of [1, u]'s second order */
+static size_t taylor(double *y, size_t F)
+{
+    double u[16];
+    size_t n = 0;
+    memcpy(u, y, F * sizeof *u);
+    y[n++] = 1;
+    for (size_t i = 0; i < F; i++)
+        y[n++] = u[i] / pow((double)F, 0.25);
+    for (size_t i = 0; i < F; i++)
+        for (size_t j = i; j < F; j++)
+            y[n++] = u[i] * u[j] / sqrt((double)F) / (i == j ? sqrt(2) : 1);
+    return n;
+}
+
 size_t tg_ref_head_features(const struct tg_ref *r, const double *w, const double *x, double *y)
 {
     const struct tg_layer_spec *s = r->mixer->spec;
@@ -121,6 +136,8 @@ size_t tg_ref_head_features(const struct tg_ref *r, const double *w, const doubl
             y[f] += x[i] * w[i * F + f];
         most = fmax(most, fabs(y[f]));
     }
+    if (s->feature_map == TG_MAP_TAYLOR)
+        return taylor(y, F);
     bool soft = s->feature_map == TG_MAP_HEDGEHOG_SOFTMAX;
     double shift = soft ? 0 : tg_ref_constant(r, most);
     for (size_t f = 0; f < F; f++) {
@@ -194,7 +211,7 @@ static void head_forward(const struct tg_ref *r, const struct head *x, double *y
     const struct tg_layer_spec *s = r->mixer->spec;
     const struct row *row = row_of(r->mixer);
     size_t K = s->head_dim, F = s->feature_dim, n = 0;
-    size_t most = 2 * (K + F), weights = x->h * K * F;
+    size_t most = 2 * (K + F) + tg_feature_count(s), weights = x->h * K * F;
     const double *wq = tg_ref_param(r, "map_q.weight"), *wk = tg_ref_param(r, "map_k.weight");
     const double *sink = tg_ref_param(r, "sink"), *logit = tg_ref_param(r, "far_logit");
     const double *window_logit = tg_ref_param(r, "window_logit"), *alpha = tg_ref_param(r, "alpha");

@@ -50,6 +50,7 @@ static const struct shape shapes[] = {
     {"relu", 6, 3, 1, 4, 4, 2, 0, 4, TG_MAP_RELU, true, false, false, true, {8}, 1},
     {"elu1", 6, 4, 2, 2, 0, 1, 3, 2, TG_MAP_ELU1, true, true, false, true, {6, 3}, 2},
     {"identity", 6, 2, 1, 4, 4, 2, 1, 4, TG_MAP_IDENTITY, true, false, false, true, {5, 4}, 2},
+    {"taylor", 5, 2, 1, 4, 4, 3, 1, 3, TG_MAP_TAYLOR, true, false, true, true, {7, 3}, 2},
     {"one token", 6, 2, 1, 4, 4, 3, 1, 4, TG_MAP_HEDGEHOG_SOFTMAX, true, false, true, true, {1}, 1},
     {"63 to 65",
      20,

@@ -50,6 +50,10 @@ struct tg_kernels {
     /* o[n] += sum_j p[j] v_j[n], v_j = v + j * stride, j < count */
     void (*weighted_sum)(const float *p, const float *v, size_t stride, size_t count, size_t n,
                          float *o);
+    /* C [m,n] (+)= op(A) op(B) as tg_gemm has them, for matrices that fit a cache: no panels are
+     * packed. A row of C depends on its row of op(A) alone, to the bit */
+    void (*mm)(bool ta, bool tb, size_t m, size_t n, size_t k, const float *a, size_t lda,
+               const float *b, size_t ldb, bool add, float *c, size_t ldc);
     double (*sum_squares)(const float *x, size_t n);           /* accumulated in double */
     void (*axpy)(float a, const float *x, float *y, size_t n); /* y += a x */
     void (*scale)(float a, float *x, size_t n);

@@ -57,6 +57,15 @@ size_t tg_recur_chunk_lay(const struct tg_recur *r, size_t chunk, float *base,
 /* y_i = f_i . x_i, f_i one number or K */
 void tg_recur_scale(const struct tg_recur_chunk *s, const float *f, const float *x, float *y);
 
+/* With M [C,C] zero above its diagonal: what lies on and below it of x y^T, rows of x ld apart; y
+ * (+)= M x, rows of y ld apart; y (+)= M^T x. The other factors [C,n] are dense. */
+void tg_recur_lower_products(const struct tg_recur_chunk *s, size_t n, const float *x, size_t ld,
+                             const float *y, float *M);
+void tg_recur_lower_times(const struct tg_recur_chunk *s, const float *M, size_t n, const float *x,
+                          bool add, float *y, size_t ld);
+void tg_recur_lower_t_times(const struct tg_recur_chunk *s, const float *M, size_t n,
+                            const float *x, size_t ld, bool add, float *y);
+
 /* c and its exponentials from gates g, rows ld apart (NULL: none) */
 void tg_recur_gates(struct tg_recur_chunk *s, const float *g, size_t ld);
 /* All M from left and right */

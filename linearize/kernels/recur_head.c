@@ -21,7 +21,6 @@
 
 #include <string.h>
 
-#include "linearize/kernels/gemm.h"
 #include "linearize/kernels/recur_chunk.h"
 
 enum { DEFAULT_CHUNK = 64, BLOCK = TG_RECUR_BLOCK };
@@ -82,28 +81,6 @@ static void left_from_start(const struct tg_recur_chunk *s, size_t l, const floa
     tg_recur_scale(s, s->before + (1 - lag) * s->N, x, y);
 }
 
-/* y [C,V] += M x, row block by row block: M is zero above its diagonal */
-static void lower_times(const struct tg_recur_chunk *s, const float *M, const float *x, float beta,
-                        float *y, size_t ld)
-{
-    size_t C = s->C, V = s->V;
-    for (size_t i = 0, n; i < C; i += n) {
-        n = C - i < 2 * BLOCK ? C - i : 2 * BLOCK;
-        tg_gemm1(false, false, n, V, i + n, 1, M + i * C, C, x, V, beta, y + i * ld, ld);
-    }
-}
-
-/* y [C,V] += M^T x */
-static void lower_t_times(const struct tg_recur_chunk *s, const float *M, const float *x, size_t ld,
-                          float beta, float *y)
-{
-    size_t C = s->C, V = s->V;
-    for (size_t i = 0, n; i < C; i += n) {
-        n = C - i < 2 * BLOCK ? C - i : 2 * BLOCK;
-        tg_gemm1(true, false, n, V, C - i, 1, M + i * C + i, C, x + i * ld, ld, beta, y + i * V, V);
-    }
-}
-
 /* The right whose values are solved for, and what the substitution works on */
 static size_t solved(const struct tg_recur_chunk *s)
 {
@@ -121,16 +98,17 @@ static void solve(const struct tg_recur_head *a, size_t t, bool empty, const flo
     const float *M = tg_recur_scores_of(s, s->M, s->queries, z);
     float *U = s->values + z * C * V, *E = delta ? s->E : U;
     if (!delta)
-        lower_times(s, tg_recur_scores_of(s, s->M, s->queries, 0), s->values, 0, E, V);
+        tg_recur_lower_times(s, tg_recur_scores_of(s, s->M, s->queries, 0), V, s->values, false, E,
+                             V);
     if (!empty) {
         left_from_start(s, s->queries, tg_recur_left(s, s->left, s->queries), s->X);
-        tg_gemm1(false, false, C, V, K, 1, s->X, K, S, V, 1, E, V);
+        s->kern->mm(false, false, C, V, K, s->X, K, S, V, true, E, V);
     }
     for (size_t from = 0; from < C; from += BLOCK) {
         size_t to = from + BLOCK < C ? from + BLOCK : C;
         if (from)
-            tg_gemm1(false, false, to - from, V, from, 1, M + from * C, C, U, V, 1, E + from * V,
-                     V);
+            s->kern->mm(false, false, to - from, V, from, M + from * C, C, U, V, true, E + from * V,
+                        V);
         for (size_t i = from; i < to; i++) {
             s->kern->weighted_sum(M + i * C + from, U + from * V, V, i - from, V, E + i * V);
             if (!delta)
@@ -160,18 +138,18 @@ static void chunk_fwd(const struct tg_recur_head *a, size_t t, bool empty, bool 
         float *to = o + t * a->ld_o + h * V;
         if (!empty) {
             left_from_start(s, h, tg_recur_left(s, s->left, h), s->X);
-            tg_gemm1(false, false, C, V, K, 1, s->X, K, S, V, 0, to, a->ld_o);
+            s->kern->mm(false, false, C, V, K, s->X, K, S, V, false, to, a->ld_o);
         }
         for (size_t r = 0; r < s->rights; r++)
-            lower_times(s, tg_recur_scores_of(s, s->M, h, r), s->values + r * C * V,
-                        empty && r == 0 ? 0 : 1, to, a->ld_o);
+            tg_recur_lower_times(s, tg_recur_scores_of(s, s->M, h, r), V, s->values + r * C * V,
+                                 !empty || r > 0, to, a->ld_o);
     }
     if (!keep_end)
         return;
     decay_state(s, S);
     for (size_t r = 0; r < s->rights; r++) {
         tg_recur_scale(s, s->after, tg_recur_left(s, s->right, r), s->Y);
-        tg_gemm1(true, false, K, V, C, 1, s->Y, K, s->values + r * C * V, V, 1, S, V);
+        s->kern->mm(true, false, K, V, C, s->Y, K, s->values + r * C * V, V, true, S, V);
     }
 }
 
@@ -202,8 +180,8 @@ static void solve_bwd(const struct tg_recur_head *a, size_t t, const float *S, f
     for (size_t to = C, from; to > 0; to = from) {
         from = (to - 1) / BLOCK * BLOCK;
         if (to < C)
-            tg_gemm1(true, false, to - from, V, C - to, 1, M + to * C + from, C, R + to * V, V, 1,
-                     R + from * V, V);
+            s->kern->mm(true, false, to - from, V, C - to, M + to * C + from, C, R + to * V, V,
+                        true, R + from * V, V);
         for (size_t i = to; i-- > from;) {
             for (size_t j = i + 1; j < to; j++)
                 s->row[j - i - 1] = M[j * C + i];
@@ -215,14 +193,15 @@ static void solve_bwd(const struct tg_recur_head *a, size_t t, const float *S, f
         }
     }
     for (size_t r = 0; r < s->rights; r++)
-        tg_gemm1(false, true, C, C, V, 1, R, V, s->values + r * C * V, V, 0,
-                 tg_recur_scores_of(s, s->dM, s->queries, r), C);
+        tg_recur_lower_products(s, V, R, V, s->values + r * C * V,
+                                tg_recur_scores_of(s, s->dM, s->queries, r));
     if (z)
-        lower_t_times(s, tg_recur_scores_of(s, s->M, s->queries, 0), R, V, 1, s->dvalues);
-    tg_gemm1(false, true, C, K, V, 1, R, V, S, V, 0, dx, K);
+        tg_recur_lower_t_times(s, tg_recur_scores_of(s, s->M, s->queries, 0), V, R, V, true,
+                               s->dvalues);
+    s->kern->mm(false, true, C, K, V, R, V, S, V, false, dx, K);
     left_from_start(s, s->queries, dx, dx);
     left_from_start(s, s->queries, tg_recur_left(s, s->left, s->queries), s->X);
-    tg_gemm1(true, false, K, V, C, 1, s->X, K, R, V, 1, dS, V);
+    s->kern->mm(true, false, K, V, C, s->X, K, R, V, true, dS, V);
 }
 
 /* Through the state after the chunk: dright, its part of dvalues, dc of the last row; then dS of
@@ -233,10 +212,10 @@ static void state_bwd(const float *S, float *dS, const struct tg_recur_chunk *s)
     double *last = s->dc + (C - 1) * N;
     for (size_t r = 0; r < s->rights; r++) {
         float *y = tg_recur_left(s, s->right, r), *dy = tg_recur_left(s, s->dright, r);
-        tg_gemm1(false, true, C, K, V, 1, s->values + r * C * V, V, dS, V, 0, dy, K);
+        s->kern->mm(false, true, C, K, V, s->values + r * C * V, V, dS, V, false, dy, K);
         tg_recur_scale(s, s->after, dy, dy);
         tg_recur_scale(s, s->after, y, s->Y);
-        tg_gemm1(false, false, C, V, K, 1, s->Y, K, dS, V, 1, s->dvalues + r * C * V, V);
+        s->kern->mm(false, false, C, V, K, s->Y, K, dS, V, true, s->dvalues + r * C * V, V);
         for (size_t i = 0; s->gated && i < C; i++)
             if (N > 1)
                 s->kern->add_products(1, y + i * K, dy + i * K, last, K);
@@ -299,19 +278,19 @@ static void chunk_bwd(const struct tg_recur_head *a, size_t t, const float *S, c
     for (size_t h = 0; h < s->queries; h++)
         for (size_t r = 0; r < s->rights; r++) {
             const float *dO = dout + t * a->ld_o + h * V;
-            tg_gemm1(false, true, C, C, V, 1, dO, a->ld_o, s->values + r * C * V, V, 0,
-                     tg_recur_scores_of(s, s->dM, h, r), C);
-            lower_t_times(s, tg_recur_scores_of(s, s->M, h, r), dO, a->ld_o, h ? 1 : 0,
-                          s->dvalues + r * C * V);
+            tg_recur_lower_products(s, V, dO, a->ld_o, s->values + r * C * V,
+                                    tg_recur_scores_of(s, s->dM, h, r));
+            tg_recur_lower_t_times(s, tg_recur_scores_of(s, s->M, h, r), V, dO, a->ld_o, h > 0,
+                                   s->dvalues + r * C * V);
         }
     state_bwd(S, dS, s);
     for (size_t h = 0; h < s->queries; h++) {
         const float *dO = dout + t * a->ld_o + h * V;
         float *dq = tg_recur_left(s, s->dleft, h);
-        tg_gemm1(false, true, C, K, V, 1, dO, a->ld_o, S, V, 0, dq, K);
+        s->kern->mm(false, true, C, K, V, dO, a->ld_o, S, V, false, dq, K);
         left_from_start(s, h, dq, dq);
         left_from_start(s, h, tg_recur_left(s, s->left, h), s->X);
-        tg_gemm1(true, false, K, V, C, 1, s->X, K, dO, a->ld_o, 1, dS, V);
+        s->kern->mm(true, false, K, V, C, s->X, K, dO, a->ld_o, true, dS, V);
     }
     if (tg_recur_reads(s))
         solve_bwd(a, t, S, d->beta, dS, s);

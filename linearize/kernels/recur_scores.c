@@ -19,10 +19,9 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "linearize/kernels/gemm.h"
 #include "linearize/kernels/recur_chunk.h"
 
-enum { BLOCK = TG_RECUR_BLOCK };
+enum { BLOCK = TG_RECUR_BLOCK, STRIP = 2 * BLOCK };
 
 size_t tg_recur_chunk_lay(const struct tg_recur *r, size_t chunk, float *base,
                           struct tg_recur_chunk *s)
@@ -77,6 +76,36 @@ void tg_recur_scale(const struct tg_recur_chunk *s, const float *f, const float 
         memcpy(y, x, C * K * sizeof *y);
     for (size_t i = 0; i < C; i++)
         s->kern->scale(f[i], y + i * K, K);
+}
+
+void tg_recur_lower_products(const struct tg_recur_chunk *s, size_t n, const float *x, size_t ld,
+                             const float *y, float *M)
+{
+    size_t C = s->C;
+    for (size_t j = 0; j < C; j += STRIP)
+        s->kern->mm(false, true, C - j, C - j < STRIP ? C - j : STRIP, n, x + j * ld, ld, y + j * n,
+                    n, false, M + j * C + j, C);
+}
+
+void tg_recur_lower_times(const struct tg_recur_chunk *s, const float *M, size_t n, const float *x,
+                          bool add, float *y, size_t ld)
+{
+    size_t C = s->C;
+    for (size_t i = 0, rows; i < C; i += rows) {
+        rows = C - i < BLOCK ? C - i : BLOCK;
+        s->kern->mm(false, false, rows, n, i + rows, M + i * C, C, x, n, add, y + i * ld, ld);
+    }
+}
+
+void tg_recur_lower_t_times(const struct tg_recur_chunk *s, const float *M, size_t n,
+                            const float *x, size_t ld, bool add, float *y)
+{
+    size_t C = s->C;
+    for (size_t i = 0, rows; i < C; i += rows) {
+        rows = C - i < BLOCK ? C - i : BLOCK;
+        s->kern->mm(true, false, rows, n, C - i, M + i * C + i, C, x + i * ld, ld, add, y + i * n,
+                    n);
+    }
 }
 
 /* y = e^{+-(c_i - c_at)}, rows from..to-1, all exponents <= 0 */
@@ -179,10 +208,10 @@ static void channel_scores(const struct tg_recur_chunk *s)
             factored(s, level, start, mid, end);
             for (size_t l = 0; l < s->lefts; l++)
                 for (size_t r = 0; r < s->rights; r++)
-                    tg_gemm1(false, true, end - mid, half, K, 1,
-                             tg_recur_left(s, s->X, l) + mid * K, K,
-                             tg_recur_left(s, s->Y, r) + start * K, K, 0,
-                             tg_recur_scores_of(s, s->M, l, r) + mid * C + start, C);
+                    s->kern->mm(false, true, end - mid, half, K,
+                                tg_recur_left(s, s->X, l) + mid * K, K,
+                                tg_recur_left(s, s->Y, r) + start * K, K, false,
+                                tg_recur_scores_of(s, s->M, l, r) + mid * C + start, C);
         }
     for (size_t from = 0; from < C; from += BLOCK)
         for (size_t r = 0; r < s->rights; r++)
@@ -207,8 +236,8 @@ void tg_recur_scores(const struct tg_recur_chunk *s)
             float *M = tg_recur_scores_of(s, s->M, l, r);
             size_t above = l < s->queries; /* the first zero of a row, after its diagonal */
             if (s->N == 1) {
-                tg_gemm1(false, true, C, C, K, 1, tg_recur_left(s, s->left, l), K,
-                         tg_recur_left(s, s->right, r), K, 0, M, C);
+                tg_recur_lower_products(s, K, tg_recur_left(s, s->left, l), K,
+                                        tg_recur_left(s, s->right, r), M);
                 decay_scores(s, l, M);
             }
             for (size_t i = 0; i < C; i++)
@@ -311,18 +340,18 @@ static void part_scores_bwd(const struct tg_recur_chunk *s, const float *level, 
     for (size_t l = 0; l < s->lefts; l++) {
         float *to = tg_recur_left(s, s->X, l) + start * K; /* the upper rows of X are free */
         for (size_t r = 0; r < s->rights; r++)
-            tg_gemm1(false, false, lower, K, upper, 1,
-                     tg_recur_scores_of(s, s->dM, l, r) + mid * C + start, C,
-                     tg_recur_left(s, s->Y, r) + start * K, K, r ? 1 : 0, to, K);
+            s->kern->mm(false, false, lower, K, upper,
+                        tg_recur_scores_of(s, s->dM, l, r) + mid * C + start, C,
+                        tg_recur_left(s, s->Y, r) + start * K, K, r > 0, to, K);
         s->kern->add_mul(level + (mid - lag_of(s, l)) * K, to,
                          tg_recur_left(s, s->dleft, l) + mid * K, lower * K);
     }
     for (size_t r = 0; r < s->rights; r++) {
         float *to = tg_recur_left(s, s->Y, r) + start * K;
         for (size_t l = 0; l < s->lefts; l++)
-            tg_gemm1(true, false, upper, K, lower, 1,
-                     tg_recur_scores_of(s, s->dM, l, r) + mid * C + start, C,
-                     tg_recur_left(s, s->X, l) + mid * K, K, l ? 1 : 0, to, K);
+            s->kern->mm(true, false, upper, K, lower,
+                        tg_recur_scores_of(s, s->dM, l, r) + mid * C + start, C,
+                        tg_recur_left(s, s->X, l) + mid * K, K, l > 0, to, K);
         s->kern->add_mul(level + start * K, to, tg_recur_left(s, s->dright, r) + start * K,
                          upper * K);
     }
@@ -342,7 +371,7 @@ static void channel_scores_bwd(const struct tg_recur_chunk *s)
 
 void tg_recur_scores_bwd(const struct tg_recur_chunk *s, bool gates)
 {
-    size_t C = s->C, K = s->K;
+    size_t K = s->K;
     if (s->N > 1) {
         channel_scores_bwd(s);
         if (gates)
@@ -357,9 +386,9 @@ void tg_recur_scores_bwd(const struct tg_recur_chunk *s, bool gates)
         for (size_t r = 0; r < s->rights; r++) {
             float *dM = tg_recur_scores_of(s, s->dM, l, r);
             decay_scores(s, l, dM);
-            tg_gemm1(false, false, C, K, C, 1, dM, C, tg_recur_left(s, s->right, r), K, 1,
-                     tg_recur_left(s, s->dleft, l), K);
-            tg_gemm1(true, false, C, K, C, 1, dM, C, tg_recur_left(s, s->left, l), K, 1,
-                     tg_recur_left(s, s->dright, r), K);
+            tg_recur_lower_times(s, dM, K, tg_recur_left(s, s->right, r), true,
+                                 tg_recur_left(s, s->dleft, l), K);
+            tg_recur_lower_t_times(s, dM, K, tg_recur_left(s, s->left, l), K, true,
+                                   tg_recur_left(s, s->dright, r));
         }
 }

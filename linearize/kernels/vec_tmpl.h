@@ -1,8 +1,8 @@
 /* The body of every table of kernels. A source file defines TABLE (the table's symbol) and
- * TABLE_NAME, and OWN_DOTS8 if it has a dots8() of its own, and includes this once; plain loops are
- * vectorised for the instructions that the file is compiled for. Sums run in lanes whose number
- * depends on those instructions alone, so a result depends on the table and the arguments, never on
- * threads.
+ * TABLE_NAME, and OWN_DOTS8 and OWN_MM if it has a dots8() and an mm() of its own, and includes
+ * this once; plain loops are vectorised for the instructions that the file is compiled for. Sums
+ * run in lanes whose number depends on those instructions alone, so a result depends on the table
+ * and the arguments, never on threads.
  *
  * e^x: n = round(x / ln 2), r = x - n ln 2 with ln 2 in two parts (the first has few enough bits
  * that n times it is exact), a polynomial on |r| <= ln 2 / 2 (Cephes expf, S. Moshier), then 2^n in
@@ -170,6 +170,22 @@ static void weighted_sum(const float *p, const float *v, size_t stride, size_t c
     for (; j < count; j++)
         axpy(p[j], v + j * stride, o, n);
 }
+
+#ifndef OWN_MM
+static void mm(bool ta, bool tb, size_t m, size_t n, size_t k, const float *a, size_t lda,
+               const float *b, size_t ldb, bool add, float *c, size_t ldc)
+{
+    for (size_t i = 0; i < m; i++, c += ldc) {
+        if (!add)
+            memset(c, 0, n * sizeof *c);
+        for (size_t p = 0; !tb && p < k; p++)
+            axpy(a[ta ? p * lda + i : i * lda + p], b + p * ldb, c, n);
+        for (size_t j = 0; tb && j < n; j++)
+            for (size_t p = 0; p < k; p++)
+                c[j] += a[ta ? p * lda + i : i * lda + p] * b[j * ldb + p];
+    }
+}
+#endif
 
 static double sum_squares(const float *x, size_t n)
 {
@@ -371,6 +387,7 @@ const struct tg_kernels TABLE = {
     .dot = dot,
     .dots = dots,
     .weighted_sum = weighted_sum,
+    .mm = mm,
     .sum_squares = sum_squares,
     .axpy = axpy,
     .scale = scale,

@@ -236,7 +236,7 @@ static void put_given(const struct tg_plan_layer *p, const struct tg_layer_spec 
     if (!has_map(p->mixer) || !tg_feature_map_has_weights(l->feature_map))
         l->feature_dim = 0;
     else if (l->feature_dim == 0)
-        l->feature_dim = l->head_dim;
+        l->feature_dim = tg_feature_dim_default(l->feature_map, l->head_dim);
 }
 
 /* What is given is put twice: sizes that the mixer derives from others must see it, and those that

@@ -38,7 +38,7 @@ struct tg_plan_options {     /* what a user says; applies to every changed layer
     size_t window;           /* 0: the mixer's default */
     int64_t sinks;           /* -1: the mixer's default */
     const char *feature_map; /* NULL: hedgehog_softmax */
-    size_t feature_dim;      /* 0: head_dim */
+    size_t feature_dim;      /* 0: tg_feature_dim_default */
     struct tg_maybe set[TG_PLAN_KEYS];        /* any option; beats the four above */
     const struct tg_plan_override *overrides; /* a later one beats an earlier one */
     size_t override_count;
