@@ -32,7 +32,7 @@ enum { LENGTH_COUNT = sizeof LENGTHS / sizeof *LENGTHS, LONGEST = 257 };
 static struct tg_model *hybrid_without(const char *without, int threads)
 {
     struct tg_test_shape shape = SHAPE;
-    struct tg_plan_layer layers[16] = {{0}};
+    struct tg_plan_layer layers[64] = {{0}};
     struct tg_err err = {0};
     struct tg_model *s;
     size_t n = 0;
@@ -40,7 +40,7 @@ static struct tg_model *hybrid_without(const char *without, int threads)
         if (tg_mixer_schemas[i]->flags & TG_MIXER_LINEAR &&
             strcmp(tg_mixer_schemas[i]->name, without) != 0) {
             layers[n].mixer = tg_mixer_schemas[i];
-            layers[n].window = WINDOW - n;
+            layers[n].window = tg_mixer_schemas[i]->flags & TG_MIXER_WINDOW ? WINDOW - n : 0;
             layers[n].sinks = tg_mixer_schemas[i]->sinks;
             n++;
         }

@@ -162,7 +162,9 @@ static struct tg_layer_spec small_layer(const struct tg_mixer_schema *schema)
         .attn_scale = 0.25,
         .mlp_dim = 48,
     };
-    if (schema->flags & TG_MIXER_RECURRENT)
+    if (schema->adopt)
+        schema->adopt(&y);
+    else if (schema->flags & TG_MIXER_RECURRENT)
         y.recurrent = (struct tg_recurrent_spec){.v_heads = 4,
                                                  .v_dim = 12,
                                                  .conv = 4,

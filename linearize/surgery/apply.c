@@ -16,6 +16,8 @@ static void change_layer(const struct tg_plan_layer *p, struct tg_layer_spec *l)
     if (far && tg_feature_map_has_weights(p->feature_map))
         l->feature_dim = p->feature_dim ? p->feature_dim : l->head_dim;
     l->gated = p->gated;
+    if (p->mixer->adopt)
+        p->mixer->adopt(l);
 }
 
 int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p,
