@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "convert/config.h"
+#include "convert/config_recurrent.h"
 #include "convert/spec.h"
 
 static const char *const map_names[TG_MAP_COUNT] = {
@@ -174,6 +174,13 @@ static void adopt_rotary(struct tg_layer_spec *l)
     l->kv_heads = l->heads;
 }
 
+static void adopt_based(struct tg_layer_spec *l)
+{
+    adopt_rotary(l);
+    l->feature_map = TG_MAP_TAYLOR;
+    l->feature_dim = l->head_dim < 16 ? l->head_dim : 16;
+}
+
 static void adopt_gla(struct tg_layer_spec *l)
 {
     adopt_plain(l);
@@ -279,6 +286,28 @@ static size_t state_chunks(const struct tg_layer_spec *l)
 static size_t state_sparse(const struct tg_layer_spec *l)
 {
     return state_ring(l) + l->heads * tg_value_dim(l) + 1;
+}
+
+/* Heads of x are the query heads, channels of a state those of a key, groups the kv heads unless a
+ * plan has said otherwise. Biases: the output gate begins as a constant (mamba2_inherit.c), and
+ * checkpoints have them in both projections or in none. */
+static void adopt_mamba2(struct tg_layer_spec *l)
+{
+    const struct tg_recurrent_spec r = {
+        .v_heads = l->heads,
+        .v_dim = tg_value_dim(l),
+        .inner = l->heads * tg_value_dim(l),
+        .state = l->head_dim,
+        .groups = l->recurrent.groups ? l->recurrent.groups : l->kv_heads,
+        .conv = 4,
+        .conv_bias = true,
+        .proj_bias = true,
+        .out_bias = true,
+        .norm = true,
+        .norm_groups = 1,
+        .norm_eps = 1e-5,
+    };
+    tg_layer_recur(l, l->mixer->name, &r);
 }
 
 #define TG_MIXER(name, summary, flags, window, sinks, adopt, kv, state, ...)                       \

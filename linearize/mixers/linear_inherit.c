@@ -133,6 +133,49 @@ static void lower_bound(const struct start *a)
         a->data[i] = (float)logit(fmax(1 + 2 * expm1(log_decay(a, i, each)), 0.02));
 }
 
+static double row_size(const float *w, size_t D)
+{
+    double sum = 0;
+    for (size_t i = 0; i < D; i++)
+        sum += (double)w[i] * (double)w[i];
+    return sqrt(sum);
+}
+
+/* |q row| |k row| of component c of query head h, summed over the two of a rotary pair */
+static double component_size(const struct start *a, size_t h, size_t c)
+{
+    const struct tg_mixer *from = a->o->from;
+    const float *q = tg_mixer_param(from, "q.weight"), *k = tg_mixer_param(from, "k.weight");
+    const size_t K = from->spec->head_dim, D = from->width, half = from->spec->rotary_dim / 2;
+    const size_t g = h / (from->spec->heads / from->spec->kv_heads);
+    const size_t pair[2] = {c, c < half ? c + half : c < 2 * half ? c - half : c};
+    double sum = 0;
+    for (size_t i = 0; i < 2; i++)
+        sum += row_size(q + (h * K + pair[i]) * D, D) * row_size(k + (g * K + pair[i]) * D, D);
+    return sum;
+}
+
+/* Taylor maps [K,F] of each head: its F components of largest |q| |k|, rotary pairs together,
+ * scaled so that q'.k' F^-1/2 keeps the size of q.k K^-1/2 */
+static void taylor_map(const struct start *a)
+{
+    const size_t H = a->m->spec->heads, K = a->m->spec->head_dim, F = a->m->spec->feature_dim;
+    const float scale = powf((float)F / (float)K, 0.25F);
+    memset(a->data, 0, a->count * sizeof *a->data);
+    for (size_t h = 0; h < H; h++) {
+        double size[TG_MAX_HEAD_DIM];
+        for (size_t c = 0; c < K; c++)
+            size[c] = component_size(a, h, c);
+        for (size_t f = 0; f < F && f < K; f++) {
+            size_t best = 0;
+            for (size_t c = 1; c < K; c++)
+                best = size[c] > size[best] ? c : best;
+            size[best] = -1;
+            a->data[(h * K + best) * F + f] = scale;
+        }
+    }
+}
+
 static float norm_start(const struct tg_mixer *m, const struct tg_linear_recipe *r)
 {
     float gate = r->z == TG_GATE_FN_SIGMOID ? 2 : 1; /* sigmoid(0) = 1/2 */
@@ -162,6 +205,9 @@ void tg_linear_inherit(const struct tg_mixer *m, const struct tg_origin *o, size
         lower_bound(&a);
     else if (!strcmp(name, "f_a.weight") || !strcmp(name, "g_a.weight"))
         random_rows(&a, 1 / sqrt((double)m->width));
+    else if (m->spec->mixer->params[rule].flags & TG_PARAM_IF_MAP &&
+             m->spec->feature_map == TG_MAP_TAYLOR)
+        taylor_map(&a);
     else
         tg_mixer_start_fill(m, fixed, rule, data, count);
 }
