@@ -54,7 +54,8 @@ void tg_rank_release(struct tg_rank *r);
  *
  * Options change softmax layers and windows larger than the new one. A teacher's window that is no
  * larger is left alone: its cost is constant already and it never saw farther back; a plan file
- * that names it changes it, to a mixer whose cost is constant too. A positive `sinks` takes the gated form of a mixer that has one. */
+ * that names it changes it, to a mixer whose cost is constant too. A positive `sinks` takes the
+ * gated form of a mixer that has one. */
 int tg_plan_make(struct tg_plan *p, const struct tg_model_spec *teacher,
                  const struct tg_plan_options *o, const struct tg_rank *rank, struct tg_err *err);
 /* The format is written out in plan_json.c. */
