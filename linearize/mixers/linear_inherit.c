@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "convert/config.h"
 #include "linearize/mixers/attn_proj.h"
 #include "linearize/mixers/joint_mixer.h"
 #include "linearize/mixers/linear_mixer.h"

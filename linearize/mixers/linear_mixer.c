@@ -50,7 +50,7 @@ static size_t kept_lay(const struct tg_linear_parts *p, const struct tg_mixer *m
     k->v1 = p->own_v ? tg_carve(&c, R * p->S * p->V) : p->series ? k->w : k->v0;
     k->q = p->own_features ? tg_carve(&c, R * p->H * p->features) : k->q1;
     k->k = p->own_features ? tg_carve(&c, R * p->key_heads * p->features) : k->k1;
-    k->v = p->ones ? tg_carve(&c, R * p->states * p->Vx) : k->v1;
+    k->v = p->own_values ? tg_carve(&c, R * p->states * p->Vx) : k->v1;
     k->rq = p->recipe->unit ? tg_carve(&c, R * p->H) : NULL;
     k->rk = p->recipe->unit ? tg_carve(&c, R * p->G) : NULL;
     k->low_z = p->low_z ? tg_carve(&c, R * m->spec->recurrent.rank) : NULL;
@@ -102,7 +102,7 @@ static size_t down_lay(const struct tg_linear_parts *p, const struct tg_mixer *m
     d->v = tg_carve(&c, R * p->states * p->Vx);
     d->q1 = p->own_features ? tg_carve(&c, R * HK) : d->q;
     d->k1 = p->own_features ? tg_carve(&c, R * GK) : d->k;
-    d->v1 = p->ones ? tg_carve(&c, R * SV) : d->v;
+    d->v1 = p->own_values ? tg_carve(&c, R * SV) : d->v;
     d->q0 = p->activated_q ? tg_carve(&c, R * HK) : d->q1;
     d->k0 = p->activated_k ? tg_carve(&c, R * GK) : d->k1;
     d->v0 = p->activated_v ? tg_carve(&c, R * SV) : d->v1;
@@ -235,8 +235,8 @@ static void features(const struct tg_ctx *ctx, const struct tg_mixer *m,
     }
     if (p->maps)
         tg_linear_features(ctx, p, m, k->q1, k->k1, k->q, k->k);
-    if (p->ones)
-        tg_linear_ones(ctx, p, k->v1, k->v);
+    if (p->own_values)
+        tg_linear_values(ctx, p, k->v1, k->v);
 }
 
 static void gate_out(const struct tg_ctx *ctx, const struct tg_mixer *m,
@@ -380,8 +380,8 @@ static void recurrence_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
     if (p->maps)
         tg_linear_features_bwd(ctx, p, m, k->q1, k->k1, k->q, k->k, d->q, d->k, d->q1, d->k1,
                                grads);
-    if (p->ones)
-        tg_linear_ones_bwd(ctx, p, d->v, d->v1);
+    if (p->own_values)
+        tg_linear_values_bwd(ctx, p, d->v, d->v1);
 }
 
 /* dq1, dk1, dv1 -> dq0, dk0, dv0 */

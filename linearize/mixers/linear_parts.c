@@ -76,6 +76,7 @@ void tg_linear_parts_of(const struct tg_mixer *m, const struct tg_batch *b,
     p->key_heads = per_query ? p->H : p->G;
     p->features = r->map ? tg_map_features(&p->map) : p->K;
     p->Vx = p->V + p->ones;
+    p->own_values = p->ones || p->states != p->S;
     p->has_window = tg_beside_of(m, &p->window);
     p->series = p->has_window && s->window_form == TG_WINDOW_SERIES;
     p->own_features = r->map || r->unit;
@@ -226,7 +227,7 @@ void tg_linear_features_bwd(const struct tg_ctx *ctx, const struct tg_linear_par
     tg_parallel(ctx->threads, p->G, features_bwd_item, &j);
 }
 
-static void ones_item(void *ud, size_t item, int worker)
+static void values_item(void *ud, size_t item, int worker)
 {
     const struct pass *j = ud;
     const struct tg_linear_parts *p = j->p;
@@ -236,18 +237,19 @@ static void ones_item(void *ud, size_t item, int worker)
     for (size_t i = from * p->states; i < to * p->states; i++) {
         size_t source = i / p->states * p->S + i % p->states / per;
         memcpy(j->out + i * p->Vx, j->x + source * V, V * sizeof *j->out);
-        j->out[i * p->Vx + V] = 1;
+        if (p->ones)
+            j->out[i * p->Vx + V] = 1;
     }
 }
 
-void tg_linear_ones(const struct tg_ctx *ctx, const struct tg_linear_parts *p, const float *v1,
+void tg_linear_values(const struct tg_ctx *ctx, const struct tg_linear_parts *p, const float *v1,
                     float *v)
 {
     struct pass j = {.ctx = ctx, .p = p, .x = v1, .out = v};
-    over_rows(ctx, &j, ones_item);
+    over_rows(ctx, &j, values_item);
 }
 
-static void ones_bwd_item(void *ud, size_t item, int worker)
+static void values_bwd_item(void *ud, size_t item, int worker)
 {
     const struct pass *j = ud;
     const struct tg_linear_parts *p = j->p;
@@ -261,11 +263,11 @@ static void ones_bwd_item(void *ud, size_t item, int worker)
     }
 }
 
-void tg_linear_ones_bwd(const struct tg_ctx *ctx, const struct tg_linear_parts *p, const float *dv,
+void tg_linear_values_bwd(const struct tg_ctx *ctx, const struct tg_linear_parts *p, const float *dv,
                         float *dv1)
 {
     struct pass j = {.ctx = ctx, .p = p, .dy = dv, .dx = dv1};
-    over_rows(ctx, &j, ones_bwd_item);
+    over_rows(ctx, &j, values_bwd_item);
 }
 
 static void divide_item(void *ud, size_t item, int worker)
