@@ -66,6 +66,7 @@ struct tg_kernels {
     /* Of exact products, in double: their sum, and y += sign a b */
     double (*dot_d)(const float *a, const float *b, size_t n);
     void (*add_products)(double sign, const float *a, const float *b, double *y, size_t n);
+    void (*add_d)(const double *x, const float *g, double *y, size_t n); /* y = x + g */
     /* y_i = e^{x_i - ref}, or e^{ref - x_i} if minus, rows [rows,n]; differences are rounded */
     void (*exp_from)(const double *x, const double *ref, bool minus, size_t rows, size_t n,
                      float *y);

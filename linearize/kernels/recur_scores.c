@@ -137,11 +137,10 @@ void tg_recur_gates(struct tg_recur_chunk *s, const float *g, size_t ld)
     size_t C = s->C, N = s->N, K = s->K, mid, end;
     for (size_t d = 0; d < N; d++)
         s->c[d] = 0;
-    for (size_t i = 0; i < C; i++)
-        for (size_t d = 0; d < N; d++)
-            s->c[(i + 1) * N + d] = s->c[i * N + d] + (g ? (double)g[i * ld + d] : 0);
     if (!s->gated)
         return;
+    for (size_t i = 0; i < C; i++)
+        s->kern->add_d(s->c + i * N, g + i * ld, s->c + (i + 1) * N, N);
     for (size_t d = 0; d < N; d++)
         s->before[d] = 1;
     exponentials(s, 0, C, 0, false, s->before + N);

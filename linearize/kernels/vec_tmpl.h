@@ -246,6 +246,13 @@ static void add_products(double sign, const float *a, const float *b, double *y,
         y[i] += sign * ((double)a[i] * (double)b[i]);
 }
 
+static void add_d(const double *x, const float *g, double *y, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        y[i] = x[i] + (double)g[i];
+}
+
 static void exp_from(const double *x, const double *ref, bool minus, size_t rows, size_t n,
                      float *y)
 {
@@ -397,6 +404,7 @@ const struct tg_kernels TABLE = {
     .add_rows = add_rows,
     .dot_d = dot_d,
     .add_products = add_products,
+    .add_d = add_d,
     .exp_from = exp_from,
     .rmsnorm_fwd = rmsnorm_fwd,
     .rmsnorm_bwd = rmsnorm_bwd,
