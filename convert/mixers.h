@@ -93,7 +93,7 @@ enum tg_mixer_flags {
     TG_MIXER_TEACHER = 8,     /* a plan can change it (softmax, window) */
     TG_MIXER_PLAN = 16,       /* a plan can give it */
     TG_MIXER_BESIDE = 32,     /* takes a window beside its linear branch, or none (window 0) */
-    TG_MIXER_CHUNKED = 64, /* in chunks of its recurrent.chunk tokens: needs it >= 1 */
+    TG_MIXER_CHUNKED = 64,    /* in chunks of its recurrent.chunk tokens: needs it >= 1 */
     TG_MIXER_RECURRENT = 256, /* has fields in the layer's tg_recurrent_spec */
 };
 struct tg_mixer_schema {

@@ -235,11 +235,12 @@ static void test_state_too_large(void **state)
 static void test_registry(void **state)
 {
     static const char *const want[] = {
-        "softmax",        "window",     "gated_window", "lolcats", "lizard",
-        "gated_deltanet", "kda",        "lightning",    "mamba2",  "mamba2_attention",
-        "mamba1",         "short_conv", "rglru",        "mla"};
+        "softmax", "window",         "gated_window", "lolcats",   "lizard", "block_causal",
+        "sma",     "gated_deltanet", "kda",          "lightning", "mamba2", "mamba2_attention",
+        "mamba1",  "short_conv",     "rglru",        "mla"};
     enum { COUNT = sizeof want / sizeof *want };
-    static const size_t windows[COUNT] = {0, 128, 128, 64, 128}, sinks[COUNT] = {0, 0, 1, 0, 4};
+    static const size_t windows[COUNT] = {0, 128, 128, 64, 128, 0, 64},
+                        sinks[COUNT] = {0, 0, 1, 0, 4, 1, 0};
     enum tg_feature_map map;
 
     (void)state;

@@ -74,8 +74,7 @@ static int inherit_param(const struct tg_model *teacher, struct tg_model *s,
     struct tg_mixer mixer, from;
     tg_model_mixer(s, l, s->data, NULL, &mixer);
     tg_model_mixer(teacher, l, teacher->data, NULL, &from);
-    const struct tg_origin origin = {
-        .from = &from, .layer = l, .layer_count = s->spec.layer_count};
+    const struct tg_origin origin = {.from = &from, .layer = l, .layer_count = s->spec.layer_count};
     tg_mixer_find(schema)->inherit(&mixer, &origin, rule_of(schema, p->local), s->data + p->offset,
                                    p->count);
     return TG_OK;
