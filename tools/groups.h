@@ -19,6 +19,8 @@ struct tg_plan_request {
 };
 int tg_plan_flags_read(const struct tg_plan_flags *f, struct tg_plan_request *r,
                        struct tg_err *err);
+/* MIXER,OPTION=VALUE,... */
+int tg_plan_mixer_read(const char *text, struct tg_plan_layer *to, struct tg_err *err);
 /* True if one of these options stands on the command line */
 bool tg_plan_flags_given(const struct tg_parse *p);
 /* Members of the JSON object that is open: for a run's settings */

@@ -59,6 +59,21 @@ static int take_mixer(const char *text, const char *name, struct tg_plan_layer *
                    list);
 }
 
+/* `body`, what follows LIST= in `text`, or all of it */
+static int take_body(const char *text, const char *body, struct tg_plan_layer *to,
+                     struct tg_err *err)
+{
+    char *copy = tg_strdup(body), *rest = copy;
+    if (!copy)
+        return tg_fail(err, TG_ERR_NOMEM, "no memory for the command line");
+    int status = take_mixer(text, strsep(&rest, ","), to, err);
+    for (char *item; status == TG_OK && (item = strsep(&rest, ","));)
+        status = to->mixer ? take_option(text, item, to, err)
+                           : bad_layer(text, "a layer that is kept has no options", err);
+    tg_free(copy);
+    return status;
+}
+
 static int take_layer(const char *text, struct tg_plan_override *to, struct tg_err *err)
 {
     const char *equals = strchr(text, '=');
@@ -67,14 +82,15 @@ static int take_layer(const char *text, struct tg_plan_override *to, struct tg_e
     if ((size_t)(equals - text) >= sizeof to->layers)
         return bad_layer(text, "the list is too long", err);
     snprintf(to->layers, sizeof to->layers, "%.*s", (int)(equals - text), text);
-    char *copy = tg_strdup(equals + 1), *rest = copy;
-    if (!copy)
-        return tg_fail(err, TG_ERR_NOMEM, "no memory for the command line");
-    int status = take_mixer(text, strsep(&rest, ","), &to->to, err);
-    for (char *item; status == TG_OK && (item = strsep(&rest, ","));)
-        status = to->to.mixer ? take_option(text, item, &to->to, err)
-                              : bad_layer(text, "a layer that is kept has no options", err);
-    tg_free(copy);
+    return take_body(text, equals + 1, &to->to, err);
+}
+
+int tg_plan_mixer_read(const char *text, struct tg_plan_layer *to, struct tg_err *err)
+{
+    memset(to, 0, sizeof *to);
+    int status = take_body(text, text, to, err);
+    if (status == TG_OK && !to->mixer)
+        status = tg_fail(err, TG_ERR_VALUE, "'%s' is no mixer", text);
     return status;
 }
 
