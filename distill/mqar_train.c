@@ -52,7 +52,7 @@ static int trainer_open(struct trainer *t, struct tg_err *err)
     t->micro = T < MICRO_ROWS ? MICRO_ROWS / T : 1;
     t->micro = t->micro < t->set->batch ? t->micro : t->set->batch;
     rows = t->micro * T;
-    t->stage_set = (struct tg_stage_settings){.kind = "ce", .warmup = 0.1, .clip = 1};
+    t->stage_set = (struct tg_stage_settings){.kind = "ce", .warmup = 0.05, .clip = 1};
     int status = tg_stage_defaults(&t->stage_set, err);
     t->stage_set.decay = t->set->decay;
     t->stage = tg_stage_find("ce");
