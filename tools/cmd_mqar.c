@@ -7,12 +7,8 @@
 #include "distill/mqar.h"
 #include "linearize/surgery/surgery.h"
 #include "tools/command.h"
+#include "tools/groups.h"
 #include "tools/table.h"
-
-static const char *choice(size_t i)
-{
-    return i ? tg_choice_mixer(i - 1) : "softmax";
-}
 
 struct settings {
     struct tg_texts mixers;
@@ -22,8 +18,10 @@ struct settings {
 };
 #define AT(field) offsetof(struct settings, field)
 static const struct tg_option options[] = {
-    {0, "mixer", TG_OPT_WORDS, AT(mixers), "softmax,gated_window", "LIST", "mixers to compare", 0,
-     0, choice, false},
+    {0, "mixer", TG_OPT_WORDS, AT(mixers), "softmax,gated_window", "LIST",
+     "mixers to compare: softmax, or those of --mixer elsewhere; MIXER:OPTION=VALUE:... has options "
+     "of a plan, as in sse:partitions=8",
+     0, 0, NULL, false},
     {0, "length", TG_OPT_COUNT, AT(length), "64", "T", "tokens of an example", 4, 1 << 20, NULL,
      false},
     {0, "pairs", TG_OPT_COUNT, AT(pairs), "8", "K",
@@ -59,13 +57,30 @@ static const struct tg_option options[] = {
 #undef AT
 
 struct row {
-    const char *mixer;
+    const char *mixer;          /* with its options, as it was said */
+    struct tg_plan_layer layer; /* mixer NULL: softmax */
     size_t params, state_bytes, kv_bytes;
     double seconds;
     struct tg_mqar_result result;
 };
 
 static const double start_size = 0.02; /* of random weights */
+
+/* "sse:partitions=8" */
+static int read_mixer(const char *text, struct row *r, struct tg_err *err)
+{
+    char body[256];
+    *r = (struct row){.mixer = text};
+    if (strcmp(text, "softmax") == 0)
+        return TG_OK;
+    snprintf(body, sizeof body, "%s", text);
+    for (char *at = body; *at; at++)
+        *at = *at == ':' ? ',' : *at;
+    if (tg_plan_mixer_read(body, &r->layer, err) == TG_OK)
+        return TG_OK;
+    tg_err_prefix(err, "option --mixer");
+    return TG_EXIT_USAGE;
+}
 
 /* The model before surgery: softmax layers with rotary positions and no mlp */
 static int base_spec(const struct settings *set, struct tg_layer_spec *layers,
@@ -95,14 +110,16 @@ static int base_spec(const struct settings *set, struct tg_layer_spec *layers,
     return TG_OK;
 }
 
-static int make_model(const struct tg_tool *t, const struct settings *set, const char *name,
+static int make_model(const struct tg_tool *t, const struct settings *set, const struct row *r,
                       const struct tg_model_spec *spec, struct tg_model **out, struct tg_err *err)
 {
-    const struct tg_mixer_schema *mixer = tg_mixer_schema_find(name);
+    const struct tg_mixer_schema *mixer = r->layer.mixer;
     struct tg_plan plan = {0};
-    struct tg_plan_options o = {.mixer = name, .keep = "none", .sinks = -1};
-    if (mixer == spec->layers[0].mixer)
+    struct tg_plan_options o = {.keep = "none", .sinks = -1};
+    if (!mixer)
         return tg_surgery_random(spec, NULL, &t->ctx, start_size, (uint64_t)t->set.seed, out, err);
+    o.mixer = mixer->name;
+    memcpy(o.set, r->layer.set, sizeof o.set);
     if (mixer->flags & TG_MIXER_WINDOW)
         o.window = set->window ? (size_t)set->window : (size_t)set->length / 4;
     else if (mixer->flags & TG_MIXER_BESIDE)
@@ -127,7 +144,7 @@ static int measure(struct tg_tool *t, const struct settings *set, struct tg_mqar
                                      .seed = (uint64_t)t->set.seed};
     struct tg_model *m = NULL;
     double began = tg_now();
-    int status = make_model(t, set, r->mixer, spec, &m, err);
+    int status = make_model(t, set, r, spec, &m, err);
     if (status == TG_OK) {
         r->params = tg_spec_param_count(&m->spec);
         r->state_bytes = tg_spec_state_bytes(&m->spec);
@@ -197,10 +214,10 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     if (status == TG_OK)
         status =
             tg_mqar_init(&task, (size_t)set->vocab, (size_t)set->length, (size_t)set->pairs, err);
-    for (size_t i = 0; i < count && status == TG_OK; i++) {
-        rows[i] = (struct row){.mixer = set->mixers.items[i]};
+    for (size_t i = 0; i < count && status == TG_OK; i++)
+        status = read_mixer(set->mixers.items[i], &rows[i], err);
+    for (size_t i = 0; i < count && status == TG_OK; i++)
         status = measure(t, set, &task, &spec, &rows[i], err);
-    }
     if (status == TG_OK && t->set.json)
         status = print_json(set, rows, count, err);
     else if (status == TG_OK)
