@@ -1,5 +1,7 @@
 #include "convert/recurrent.h"
 
+#include <string.h>
+
 #include "convert/config.h"
 
 size_t tg_recurrent_size(enum tg_dim d, const struct tg_recurrent_spec *r)
@@ -11,6 +13,8 @@ size_t tg_recurrent_size(enum tg_dim d, const struct tg_recurrent_spec *r)
         return r->v_heads;
     case TG_DIM_TAPS:
         return r->conv;
+    case TG_DIM_KV_TAPS:
+        return r->inner_conv;
     case TG_DIM_RANK:
         return r->rank;
     case TG_DIM_STATE:
@@ -51,6 +55,23 @@ static bool has(const struct tg_mixer_schema *mixer, enum tg_dim d)
     return needs(mixer, d, d);
 }
 
+static bool optional_taps(const struct tg_mixer_schema *mixer)
+{
+    for (size_t i = 0; i < mixer->param_count; i++)
+        if (mixer->params[i].flags & TG_PARAM_IF_TAPS)
+            return true;
+    return false;
+}
+
+/* HGRN2's keys are its decays: a state has its own. */
+static bool forgets(const struct tg_mixer_schema *mixer)
+{
+    for (size_t i = 0; i < mixer->param_count; i++)
+        if (!strcmp(mixer->params[i].name, "lower_bound"))
+            return mixer->params[i].shape[0] == TG_DIM_GATES;
+    return false;
+}
+
 static int check_sizes(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
 {
     const struct tg_recurrent_spec *r = &l->recurrent;
@@ -64,12 +85,14 @@ static int check_sizes(const struct tg_layer_spec *l, const char *where, struct 
     } sizes[] = {
         {"value heads", r->v_heads, TG_MAX_HEADS, space},
         {"value size", r->v_dim, TG_MAX_HEAD_DIM, space},
-        {"convolution taps", r->conv, 32, has(m, TG_DIM_TAPS)},
+        {"convolution taps", r->conv, 32, has(m, TG_DIM_TAPS) && !optional_taps(m)},
+        {"inner convolution taps", r->inner_conv, 32, has(m, TG_DIM_KV_TAPS)},
         {"state size", r->state, TG_MAX_HEAD_DIM, space || has(m, TG_DIM_STATE)},
         {"groups", r->groups, TG_MAX_HEADS, grouped},
         {"inner size", r->inner, TG_MAX_MLP, space || needs(m, TG_DIM_INNER, TG_DIM_INNER_3)},
         {"rank", r->rank, TG_MAX_WIDTH, has(m, TG_DIM_RANK)},
         {"norm groups", r->norm_groups, TG_MAX_HEADS, false},
+        {"chunk", r->chunk, TG_MAX_WINDOW, m->flags & TG_MIXER_CHUNKED},
     };
 
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
@@ -82,26 +105,21 @@ static int check_sizes(const struct tg_layer_spec *l, const char *where, struct 
     return TG_OK;
 }
 
-/* What mixers that are read from families alone do not compute */
-static int check_plain(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
+/* q, k and v multiplied channel by channel */
+static int check_channels(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
 {
-    const struct {
-        const char *what;
-        bool there;
-    } others[] = {
-        {"rotary positions", l->rotary_dim != 0},
-        {"q/k norms", l->qk_norm != TG_QK_NONE},
-        {"a limit of q, k and v", l->qkv_clip > 0},
-        {"a soft cap", l->attn_softcap > 0},
-    };
-
-    if (l->heads != l->kv_heads)
-        return tg_fail(err, TG_ERR_VALUE, "%s: heads %zu, kv_heads %zu: mixer %s needs as many",
-                       where, l->heads, l->kv_heads, l->mixer->name);
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        if (others[i].there)
-            return tg_fail(err, TG_ERR_VALUE, "%s: %s, which mixer %s does not have", where,
-                           others[i].what, l->mixer->name);
+    if (!needs(l->mixer, TG_DIM_CHANNELS, TG_DIM_CHANNELS_3))
+        return TG_OK;
+    if (tg_value_dim(l) != l->head_dim)
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: value_dim is %zu, but mixer %s multiplies values by keys, channel by "
+                       "channel: it must be head_dim, %zu",
+                       where, tg_value_dim(l), l->mixer->name, l->head_dim);
+    if (l->kv_heads != l->heads)
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: kv_heads is %zu, but mixer %s multiplies queries by keys, channel by "
+                       "channel: it must be heads, %zu",
+                       where, l->kv_heads, l->mixer->name, l->heads);
     return TG_OK;
 }
 
@@ -116,14 +134,18 @@ int tg_recurrent_check(const struct tg_layer_spec *l, const char *where, struct 
         {"groups do not divide the heads", r->v_heads, r->groups},
         {"norm groups do not divide the inner size", r->inner, r->norm_groups},
     };
-    int rc = check_sizes(l, where, err);
+    int rc;
 
-    if (rc || (l->mixer->flags & TG_MIXER_PLAIN_HEADS && (rc = check_plain(l, where, err))))
+    if ((rc = check_sizes(l, where, err)) || (rc = check_channels(l, where, err)))
         return rc;
     for (size_t i = 0; i < sizeof splits / sizeof *splits; i++)
         if (splits[i].whole && splits[i].part && splits[i].whole % splits[i].part)
             return tg_fail(err, TG_ERR_VALUE, "%s: %s: %zu, %zu", where, splits[i].what,
                            splits[i].part, splits[i].whole);
+    if (tg_value_heads(l) > l->kv_heads && forgets(l->mixer))
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: value heads %zu, kv_heads %zu: mixer %s has one value for each key", where,
+                       tg_value_heads(l), l->kv_heads, l->mixer->name);
     if (!(r->norm_eps >= 0 && r->norm_eps <= 1))
         return tg_fail(err, TG_ERR_VALUE, "%s: inner norm epsilon is %g, must be 0 to 1", where,
                        r->norm_eps);

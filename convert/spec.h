@@ -105,6 +105,7 @@ const char *tg_window_form_name(enum tg_window_form f); /* "parallel", "series",
 struct tg_recurrent_spec {
     size_t v_heads, v_dim;     /* of state-space layers: heads of x, size of each */
     size_t conv;               /* taps of the short convolution; 0: none */
+    size_t inner_conv;         /* hyena: taps of that of k v */
     size_t state;              /* N of state-space layers, per channel */
     size_t groups;             /* groups of B and C */
     size_t inner;              /* channels between in and out projection */
@@ -134,7 +135,7 @@ struct tg_layer_spec {
     bool linear_plain;               /* their linear branch has no rotary (the window keeps it) */
     bool plain_values;  /* linear: no denominator, a norm of each head's output in its place */
     size_t sinks;       /* learned logits in the denominator, per query head */
-    size_t feature_dim; /* F of the feature map (map's weights [H,K,F], features 2F for hedgehog) */
+    size_t feature_dim; /* F of the feature map (map's weights [H,K,F]) */
     enum tg_feature_map feature_map;
     bool gated; /* lolcats: the form with gate and sinks */
     bool qkv_bias, o_bias;
@@ -144,8 +145,8 @@ struct tg_layer_spec {
     double attn_softcap; /* c: scores become c tanh(s / c); 0: none */
     double qkv_clip;     /* q, k, v after projection limited to [-c, c]; 0: none */
     bool output_gate; /* o_t * sigmoid(gate x) before the output projection, gate.weight [HV,D] */
-    /* Latent attention (mla): q from a latent of q_rank (0: straight), k and v from one of kv_rank;
-     * the last rotary_dim of K are one rotated key for all heads. */
+    /* k and v from a latent of kv_rank (latent, mla). Of mla: q from one of q_rank (0: straight),
+     * and the last rotary_dim of K are one rotated key for all heads. */
     size_t q_rank, kv_rank;
     double latent_eps; /* of the latents' RMS norms */
     struct tg_recurrent_spec recurrent;

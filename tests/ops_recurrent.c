@@ -102,6 +102,13 @@ static float *load_joined(struct tg_op *op, struct tg_mixer *m, struct tg_mixer_
     return dw;
 }
 
+/* MiniMax calls its z a gate. */
+static const char *name_of(const struct tg_op *op, const struct tg_param_rule *rule)
+{
+    bool other = !strcmp(rule->name, "z.weight") && tg_tensors_find(op->file, "in.gate.weight");
+    return other ? "gate.weight" : rule->name;
+}
+
 /* Every parameter that applies, by its rule; gradients beside them */
 static void load(struct tg_op *op, struct tg_mixer *m, struct tg_mixer_grads *d, size_t *count)
 {
@@ -110,7 +117,7 @@ static void load(struct tg_op *op, struct tg_mixer *m, struct tg_mixer_grads *d,
         char name[64];
         if (!tg_param_rule_applies(rule, m->spec) || d->param[i])
             continue;
-        snprintf(name, sizeof name, "in.%s", rule->name);
+        snprintf(name, sizeof name, "in.%s", name_of(op, rule));
         const struct tg_tensor *t = tg_op_tensor(op, name);
         count[i] = t ? t->elements : 0;
         m->param[i] = tg_op_load(op, name);
@@ -188,7 +195,7 @@ static void layer(struct tg_op *op)
         tg_op_check(op, "grad.qkv.weight", joined, tg_joined_rows(&spec) * D);
     for (size_t i = 0; i < spec.mixer->param_count; i++) {
         char name[64];
-        snprintf(name, sizeof name, "grad.%s", spec.mixer->params[i].name);
+        snprintf(name, sizeof name, "grad.%s", name_of(op, &spec.mixer->params[i]));
         if (count[i])
             tg_op_check(op, name, d.param[i], count[i]);
     }

@@ -29,14 +29,6 @@ void tg_recurrent_open(struct tg_layer_spec *s)
                                   .out_scale = 0.6,
                                   .beside_scale = 1.4};
     s->recurrent = r;
-    if (s->mixer->flags & TG_MIXER_PLAIN_HEADS) { /* H value heads over G heads of q and k */
-        s->value_heads = s->heads;
-        s->heads = s->kv_heads;
-        s->value_dim = s->head_dim + 1;
-        s->rotary_dim = 0;
-        s->output_gate = s->qk_norm != TG_QK_NONE;
-        s->qk_norm = TG_QK_NONE;
-    }
 }
 
 static const double *param(const struct tg_ref *r, const char *name)
@@ -98,37 +90,6 @@ static double *linear(const struct tg_ref *r, struct pool *p, const char *name, 
     return y;
 }
 
-/* q, k and v side by side */
-static double *joined(const struct tg_ref *r, struct pool *p, const double *x, size_t T)
-{
-    const struct tg_layer_spec *l = r->mixer->spec;
-    const char *names[3][2] = {
-        {"q.weight", "q.bias"}, {"k.weight", "k.bias"}, {"v.weight", "v.bias"}};
-    size_t GK = l->kv_heads * l->head_dim, SV = tg_value_heads(l) * tg_value_dim(l);
-    size_t all = 2 * GK + SV;
-    double *y = take(p, T * all);
-    for (size_t i = 0; i < 3; i++) {
-        size_t n = i < 2 ? GK : SV;
-        const double *part = linear(r, p, names[i][0], names[i][1], x, T, n, r->mixer->width);
-        for (size_t t = 0; t < T; t++)
-            memcpy(y + t * all + i * GK, part + t * n, n * sizeof *y);
-    }
-    return y;
-}
-
-/* The output projection of o [T,n], which its gate multiplies if there is one */
-static double *project_out(const struct tg_ref *r, struct pool *p, const double *x, double *o,
-                           size_t T, size_t n)
-{
-    size_t D = r->mixer->width;
-    if (param(r, "out_gate.weight")) {
-        const double *g = linear(r, p, "out_gate.weight", "out_gate.bias", x, T, n, D);
-        for (size_t i = 0; i < T * n; i++)
-            o[i] *= sigmoid(g[i]);
-    }
-    return linear(r, p, "o.weight", "o.bias", o, T, D, n);
-}
-
 /* Causal depthwise convolution of the channels from..from+n-1 of rows of `ld` */
 static double *conv(const struct tg_ref *r, struct pool *p, const double *x, size_t T, size_t ld,
                     size_t from, size_t n, bool activate)
@@ -155,15 +116,6 @@ static void rms(double *x, size_t n, const double *w, double eps)
         x[i] *= (w ? w[i] : 1) / sqrt(sum / (double)n + eps);
 }
 
-static void unit(double *x, size_t n)
-{
-    double sum = 1e-6;
-    for (size_t i = 0; i < n; i++)
-        sum += x[i] * x[i];
-    for (size_t i = 0; i < n; i++)
-        x[i] /= sqrt(sum);
-}
-
 /* One token of one head: S [K,V] */
 static void token(double *S, size_t K, size_t V, const double *q, const double *k, const double *v,
                   const double *decay, size_t decays, double beta, double *o)
@@ -180,76 +132,6 @@ static void token(double *S, size_t K, size_t V, const double *q, const double *
             o[c] += S[i * V + c] * q[i];
         }
     }
-}
-
-static double *delta(const struct tg_ref *r, struct pool *p, const double *x, size_t T)
-{
-    const struct tg_layer_spec *l = r->mixer->spec;
-    const struct tg_recurrent_spec *s = &l->recurrent;
-    size_t D = r->mixer->width, K = l->head_dim, V = tg_value_dim(l), H = tg_value_heads(l);
-    size_t G = l->kv_heads, all = 2 * G * K + H * V;
-    bool low = param(r, "f_a.weight") != NULL;
-    size_t N = low ? K : 1;
-    double *pre = joined(r, p, x, T);
-    double *mix = conv(r, p, pre, T, all, 0, all, true);
-    double *b = linear(r, p, "b.weight", NULL, x, T, H, D), *a, *z;
-    if (low) {
-        a = linear(r, p, "f_b.weight", NULL, linear(r, p, "f_a.weight", NULL, x, T, s->rank, D), T,
-                   H * K, s->rank);
-        z = linear(r, p, "g_b.weight", NULL, linear(r, p, "g_a.weight", NULL, x, T, s->rank, D), T,
-                   H * V, s->rank);
-    } else {
-        a = linear(r, p, "a.weight", NULL, x, T, H, D);
-        z = linear(r, p, "z.weight", NULL, x, T, H * V, D);
-    }
-    double *S = take(p, H * K * V), *o = take(p, T * H * V), *decay = take(p, K);
-    for (size_t t = 0; t < T; t++)
-        for (size_t h = 0; h < H; h++) {
-            double *row = mix + t * all, q[64], k[64], *to = o + (t * H + h) * V;
-            assert_true(K <= 64);
-            memcpy(q, row + h / (H / G) * K, K * sizeof *q);
-            memcpy(k, row + G * K + h / (H / G) * K, K * sizeof *k);
-            unit(q, K);
-            unit(k, K);
-            for (size_t i = 0; i < N; i++)
-                decay[i] = exp(-exp(param(r, "A_log")[h]) *
-                               softplus(a[(t * H + h) * N + i] + param(r, "dt_bias")[h * N + i]));
-            double beta = (s->negative_eigenvalues ? 2 : 1) * sigmoid(b[t * H + h]);
-            token(S + h * K * V, K, V, q, k, row + 2 * G * K + h * V, decay, N, beta, to);
-            for (size_t c = 0; c < V; c++)
-                to[c] *= l->attn_scale;
-            rms(to, V, param(r, "norm.weight"), s->norm_eps);
-            for (size_t c = 0; c < V; c++)
-                to[c] *= low ? sigmoid(z[(t * H + h) * V + c]) : silu(z[(t * H + h) * V + c]);
-        }
-    return project_out(r, p, x, o, T, H * V);
-}
-
-static double *lightning(const struct tg_ref *r, struct pool *p, const double *x, size_t T)
-{
-    const struct tg_layer_spec *l = r->mixer->spec;
-    const struct tg_recurrent_spec *s = &l->recurrent;
-    size_t D = r->mixer->width, K = l->head_dim, V = tg_value_dim(l), H = tg_value_heads(l);
-    size_t G = l->kv_heads, all = 2 * G * K + H * V;
-    double *mix = joined(r, p, x, T);
-    double *z = linear(r, p, "gate.weight", NULL, x, T, H * V, D);
-    double *S = take(p, H * K * V), *o = take(p, T * H * V);
-    for (size_t i = 0; i < T * all; i++)
-        mix[i] = silu(mix[i]);
-    for (size_t t = 0; t < T; t++) {
-        for (size_t h = 0; h < H; h++) {
-            double decay = exp(-s->scales[0] * pow(2, -8 * (double)(h + 1) / (double)H));
-            const double *q = mix + t * all + h / (H / G) * K;
-            token(S + h * K * V, K, V, q, q + G * K, mix + t * all + 2 * G * K + h * V, &decay, 1,
-                  0, o + (t * H + h) * V);
-        }
-        for (size_t c = t * H * V; c < (t + 1) * H * V; c++)
-            o[c] *= l->attn_scale;
-        rms(o + t * H * V, H * V, param(r, "norm.weight"), s->norm_eps);
-        for (size_t c = t * H * V; c < (t + 1) * H * V; c++)
-            o[c] *= sigmoid(z[c]);
-    }
-    return project_out(r, p, x, o, T, H * V);
 }
 
 /* o [I] gated by z [I] */
@@ -381,8 +263,7 @@ static const struct row {
     double *(*run)(const struct tg_ref *r, struct pool *p, const double *x, size_t T);
     bool attention; /* softmax on the same input is added */
 } rows[] = {
-    {"gated_deltanet", delta, false},   {"kda", delta, false},
-    {"lightning", lightning, false},    {"mamba2", mamba2, false},
+    {"mamba2", mamba2, false},
     {"mamba2_attention", mamba2, true}, {"mamba1", mamba1, false},
     {"short_conv", short_conv, false},  {"rglru", rglru, false},
 };

@@ -21,6 +21,7 @@ static const char *recurrent_difference(const struct tg_recurrent_spec *a,
     DIFFER(v_heads);
     DIFFER(v_dim);
     DIFFER(conv);
+    DIFFER(inner_conv);
     DIFFER(state);
     DIFFER(groups);
     DIFFER(inner);

@@ -357,7 +357,7 @@ static void test_surgery(void **state)
     struct tg_err err = {0};
     (void)state;
     tg_test_must(tg_plan_make(&plan, &t->spec, &o, NULL, &err), &err);
-    tg_test_must(tg_surgery_apply(t, &plan, &s, &err), &err);
+    tg_test_must(tg_surgery_apply(t, &plan, NULL, &s, &err), &err);
     assert_string_equal(s->spec.layers[0].mixer->name, "softmax");
     const struct tg_layer_spec *l = &s->spec.layers[1];
     assert_string_equal(l->mixer->name, "mamba2");

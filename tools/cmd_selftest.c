@@ -175,10 +175,8 @@ static struct tg_layer_spec small_layer(const struct tg_mixer_schema *schema)
                                                  .conv_bias = true,
                                                  .norm = true,
                                                  .norm_eps = 1e-5};
-    if (schema->flags & TG_MIXER_PLAIN_HEADS) {
-        y.kv_heads = y.heads;
-        y.rotary_dim = 0;
-    }
+    if (y.recurrent.chunk)
+        y.recurrent.chunk = 24;
     return y;
 }
 

@@ -84,7 +84,7 @@ static const struct tg_name_rule names[] = {
      tg_layout_qkv_groups_k},
     {"[model.]layers.{i}.self_attn.qkv_proj.weight", "layers.{i}.mixer.v.weight",
      tg_layout_qkv_groups_v},
-    {"[model.]layers.{i}.self_attn.output_gate.weight", "layers.{i}.mixer.gate.weight", NULL},
+    {"[model.]layers.{i}.self_attn.output_gate.weight", "layers.{i}.mixer.z.weight", NULL},
     {"[model.]layers.{i}.self_attn.norm.weight", "layers.{i}.mixer.norm.weight", NULL},
     {"[model.]layers.{i}.self_attn.out_proj.weight", "layers.{i}.mixer.o.weight", NULL},
     {"[model.]layers.{i}.block_sparse_moe.gate.weight", "layers.{i}.moe.router.weight", NULL},

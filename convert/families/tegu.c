@@ -113,6 +113,7 @@ static const struct field layer_fields[] = {
     COUNT("recurrent_v_heads", recurrent.v_heads, TG_MAX_HEADS),
     COUNT("recurrent_v_dim", recurrent.v_dim, TG_MAX_HEAD_DIM),
     COUNT("recurrent_conv", recurrent.conv, TG_MAX_HEAD_DIM),
+    COUNT("recurrent_inner_conv", recurrent.inner_conv, TG_MAX_HEAD_DIM),
     COUNT("recurrent_state", recurrent.state, TG_MAX_HEAD_DIM),
     COUNT("recurrent_groups", recurrent.groups, TG_MAX_HEADS),
     COUNT("recurrent_inner", recurrent.inner, TG_MAX_MLP),

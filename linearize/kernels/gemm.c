@@ -152,19 +152,13 @@ void tg_gemm(const struct tg_ctx *ctx, bool ta, bool tb, size_t m, size_t n, siz
     tg_parallel(ctx->threads, ceil_div(m, g.rows) * ceil_div(n, g.columns), block_item, &g);
 }
 
-void tg_linear_fwd_ld(const struct tg_ctx *ctx, const float *x, const float *w, const float *bias,
-                      float *y, size_t ld, size_t rows, size_t n, size_t k)
-{
-    if (bias)
-        for (size_t r = 0; r < rows; r++)
-            memcpy(y + r * ld, bias, n * sizeof *y);
-    tg_gemm(ctx, false, true, rows, n, k, 1, x, k, w, k, bias ? 1 : 0, y, ld);
-}
-
 void tg_linear_fwd(const struct tg_ctx *ctx, const float *x, const float *w, const float *bias,
                    float *y, size_t rows, size_t n, size_t k)
 {
-    tg_linear_fwd_ld(ctx, x, w, bias, y, n, rows, n, k);
+    if (bias)
+        for (size_t r = 0; r < rows; r++)
+            memcpy(y + r * n, bias, n * sizeof *y);
+    tg_gemm(ctx, false, true, rows, n, k, 1, x, k, w, k, bias ? 1 : 0, y, n);
 }
 
 enum { BIAS_COLUMNS = 64 };
@@ -172,7 +166,7 @@ enum { BIAS_COLUMNS = 64 };
 struct bias_grad {
     const float *dy;
     float *dbias;
-    size_t ld, rows, n;
+    size_t rows, n;
 };
 
 static void bias_item(void *ud, size_t item, int worker)
@@ -182,7 +176,7 @@ static void bias_item(void *ud, size_t item, int worker)
     double sum[BIAS_COLUMNS] = {0};
     size_t first = item * BIAS_COLUMNS, count = smaller(BIAS_COLUMNS, b->n - first);
     for (size_t r = 0; r < b->rows; r++) {
-        const float *dy = b->dy + r * b->ld + first;
+        const float *dy = b->dy + r * b->n + first;
         for (size_t j = 0; j < count; j++)
             sum[j] += dy[j];
     }
@@ -190,22 +184,15 @@ static void bias_item(void *ud, size_t item, int worker)
         b->dbias[first + j] += (float)sum[j];
 }
 
-void tg_linear_bwd_ld(const struct tg_ctx *ctx, const float *x, const float *w, const float *dy,
-                      size_t ld, float *dx, float beta, float *dw, float *dbias, size_t rows,
-                      size_t n, size_t k)
-{
-    if (dx)
-        tg_gemm(ctx, false, false, rows, k, n, 1, dy, ld, w, k, beta, dx, k);
-    if (dw)
-        tg_gemm(ctx, true, false, n, k, rows, 1, dy, ld, x, k, 1, dw, k);
-    if (dbias) {
-        struct bias_grad b = {dy, dbias, ld, rows, n};
-        tg_parallel(ctx->threads, ceil_div(n, BIAS_COLUMNS), bias_item, &b);
-    }
-}
-
 void tg_linear_bwd(const struct tg_ctx *ctx, const float *x, const float *w, const float *dy,
                    float *dx, float beta, float *dw, float *dbias, size_t rows, size_t n, size_t k)
 {
-    tg_linear_bwd_ld(ctx, x, w, dy, n, dx, beta, dw, dbias, rows, n, k);
+    if (dx)
+        tg_gemm(ctx, false, false, rows, k, n, 1, dy, n, w, k, beta, dx, k);
+    if (dw)
+        tg_gemm(ctx, true, false, n, k, rows, 1, dy, n, x, k, 1, dw, k);
+    if (dbias) {
+        struct bias_grad b = {dy, dbias, rows, n};
+        tg_parallel(ctx->threads, ceil_div(n, BIAS_COLUMNS), bias_item, &b);
+    }
 }

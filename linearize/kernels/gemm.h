@@ -29,16 +29,9 @@ void tg_gemm1(bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, const
 /* y[rows,n] = x[rows,k] W[n,k]^T (+ bias[n]); bias may be NULL */
 void tg_linear_fwd(const struct tg_ctx *ctx, const float *x, const float *w, const float *bias,
                    float *y, size_t rows, size_t n, size_t k);
-/* The same into rows of y that begin ld apart */
-void tg_linear_fwd_ld(const struct tg_ctx *ctx, const float *x, const float *w, const float *bias,
-                      float *y, size_t ld, size_t rows, size_t n, size_t k);
 /* dx[rows,k] = beta dx + dy W;  dw[n,k] += dy^T x;  dbias[n] += column sums of dy. Each of dx, dw,
  * dbias may be NULL. */
 void tg_linear_bwd(const struct tg_ctx *ctx, const float *x, const float *w, const float *dy,
                    float *dx, float beta, float *dw, float *dbias, size_t rows, size_t n, size_t k);
-/* The same for rows of dy that begin ld apart */
-void tg_linear_bwd_ld(const struct tg_ctx *ctx, const float *x, const float *w, const float *dy,
-                      size_t ld, float *dx, float beta, float *dw, float *dbias, size_t rows,
-                      size_t n, size_t k);
 
 #endif
