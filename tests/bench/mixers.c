@@ -127,7 +127,7 @@ static bool fill(struct run *x, const size_t *count)
 /* Operations of a token and head, see docs/benchmarks.md */
 static struct sample operations(const struct tg_recur *r)
 {
-    double C = 64, K = (double)r->K, V = (double)r->V;
+    double C = (double)tg_recur_chunk_rows(r), K = (double)r->K, V = (double)r->V;
     switch (r->rule) {
     case TG_RULE_OUTER:
         return (struct sample){C * (K + V) + 4 * K * V, C * (4 * K + 3 * V) + 12 * K * V};
