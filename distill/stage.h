@@ -11,6 +11,7 @@ struct tg_stage_io {
     const bool *changed; /* [layers] whose mixer is not the teacher's */
     const bool *wanted;  /* [params] which gradients are used */
     float *grads;        /* params.floats, accumulated */
+    const int32_t *labels; /* [rows] targets, -1: none; NULL: the next tokens */
     float weight;        /* multiply the loss's gradient by this (1 / micro-batches of the step) */
     void *memory;        /* the stage's own, from begin */
     double *layer_loss;  /* [layers] align: relative error per layer, accumulated; may be NULL */
