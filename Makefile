@@ -65,6 +65,8 @@ $(OUT)/bench/%: $(OBJ)/tests/bench/%.o $(call objs,base) $(call objs,formats)
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(DEP_LIBS)
 
+$(OUT)/bench/mixers: $(LIB_OBJS)
+
 tests: $(TESTS)
 lib: $(OUT)/libtegu.a $(OUT)/libtegu.so ## libtegu, static and shared
 

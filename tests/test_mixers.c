@@ -10,6 +10,7 @@
 #include "linearize/kernels/gemm.h"
 #include "tests/check.h"
 #include "tests/guard.h"
+#include "tests/linear_ref.h"
 #include "tests/mixers_ref.h"
 #include "tests/recurrent_ref.h"
 
@@ -49,6 +50,7 @@ static const struct shape shapes[] = {
     {"relu", 6, 3, 1, 4, 4, 2, 0, 4, TG_MAP_RELU, true, false, false, true, {8}, 1},
     {"elu1", 6, 4, 2, 2, 0, 1, 3, 2, TG_MAP_ELU1, true, true, false, true, {6, 3}, 2},
     {"identity", 6, 2, 1, 4, 4, 2, 1, 4, TG_MAP_IDENTITY, true, false, false, true, {5, 4}, 2},
+    {"taylor", 5, 2, 1, 4, 4, 3, 1, 3, TG_MAP_TAYLOR, true, false, true, true, {7, 3}, 2},
     {"one token", 6, 2, 1, 4, 4, 3, 1, 4, TG_MAP_HEDGEHOG_SOFTMAX, true, false, true, true, {1}, 1},
     {"63 to 65",
      20,
@@ -126,6 +128,8 @@ static void fill_param(struct bench *t, size_t rule)
         scale = 0.3F, plus = 1;
     else if (has(name, "gate.bias"))
         plus = 2;
+    else if (has(name, "router.bias")) /* most tokens are picked, not all */
+        plus = 1;
     else if (has(name, "q.weight") || has(name, "k.weight"))
         scale = has(name, "map") ? 1 : 0.7F;
     for (size_t i = 0; i < t->count[rule]; i++)
@@ -209,8 +213,13 @@ static struct bench open_bench(const struct pair *p)
     }
     if (p->schema->adopt)
         p->schema->adopt(&t.spec);
-    else if (p->schema->flags & TG_MIXER_RECURRENT)
-        t.spec.recurrent = tg_recurrent_of(&t.spec);
+    if (p->schema->flags & TG_MIXER_BESIDE)
+        tg_linear_vary(&t.spec, (size_t)(s - shapes), s->G, s->window, s->sinks);
+    if (!p->schema->adopt && p->schema->flags & TG_MIXER_RECURRENT)
+        tg_recurrent_open(&t.spec);
+    t.spec.kv_rank = t.spec.kv_rank < s->D ? t.spec.kv_rank : s->D;
+    if (t.spec.recurrent.chunk) /* short ones: texts have several, and a part of one */
+        t.spec.recurrent.chunk = s->window;
     for (size_t i = 0; i < s->count; i++) {
         t.begin[i + 1] = t.begin[i] + s->lengths[i];
         t.longest = s->lengths[i] > t.longest ? s->lengths[i] : t.longest;
@@ -601,7 +610,18 @@ static double first_value(const struct bench *t, size_t rule, size_t i)
         return strcmp(mixer, "lizard") == 0 ? 0 : -4;
     if (strcmp(r->name, "alpha") == 0)
         return 1;
+    if (strcmp(r->name, "router.bias") == 0)
+        return 3;
+    if (strcmp(r->name, "decay") == 0)
+        return log(15);
     return strcmp(r->name, "window_logit") == 0 ? log(0.1 / 0.9) : 0;
+}
+
+/* First values that are neither constants nor copies */
+static bool made_of_weights(const struct bench *t, size_t rule)
+{
+    const char *name = t->spec.mixer->params[rule].name;
+    return has(name, "latent") || has(name, "_up.");
 }
 
 static void test_inherit(void **state)
@@ -613,13 +633,13 @@ static void test_inherit(void **state)
     settle(&soft, p->shape);
     const struct tg_origin origin = {.from = &soft.m, .layer = 1, .layer_count = 4};
     for (size_t rule = 0; rule < t.spec.mixer->param_count; rule++) {
-        if (!t.param[rule] || !(t.spec.mixer->params[rule].flags & TG_PARAM_NEW))
+        if (!t.param[rule] || !(t.spec.mixer->params[rule].flags & TG_PARAM_NEW) || !t.ops->inherit)
             continue;
         for (size_t i = 0; i < t.count[rule]; i++)
             t.param[rule][i] = NAN;
         t.ops->inherit(&t.m, &origin, rule, t.param[rule], t.count[rule]);
         for (size_t i = 0; i < t.count[rule]; i++)
-            if (t.spec.mixer->flags & TG_MIXER_RECURRENT)
+            if (t.spec.mixer->flags & TG_MIXER_RECURRENT || made_of_weights(&t, rule))
                 assert_true(isfinite(t.param[rule][i]));
             else
                 assert_below(fabs((double)t.param[rule][i] - first_value(&t, rule, i)), 1e-6,
@@ -629,8 +649,7 @@ static void test_inherit(void **state)
     close_bench(&soft);
 }
 
-/* With a window as long as the text and no sinks, the window and the default are the softmax layer.
- */
+/* With a window or chunk as long as the text and no sinks, these are the softmax layer. */
 static void test_equals_softmax(void **state)
 {
     (void)state;
@@ -642,7 +661,8 @@ static void test_equals_softmax(void **state)
     size_t n = soft.rows * soft.m.width, seen = 0;
     for (size_t i = 1; tg_mixers[i]; i++) {
         if (strcmp(tg_mixers[i]->name, "window") != 0 &&
-            strcmp(tg_mixers[i]->name, "gated_window") != 0)
+            strcmp(tg_mixers[i]->name, "gated_window") != 0 &&
+            strcmp(tg_mixers[i]->name, "block_causal") != 0)
             continue;
         struct bench t = open_bench(&(struct pair){tg_mixers[i], tg_mixer_schemas[i], &s});
         settle(&t, &s);
@@ -652,7 +672,7 @@ static void test_equals_softmax(void **state)
         close_bench(&t);
         seen++;
     }
-    assert_int_equal(seen, 2);
+    assert_int_equal(seen, 3);
     close_bench(&soft);
 }
 

@@ -326,23 +326,21 @@ static int measure_train(struct bench *b, size_t length, struct tg_err *err)
 /* MODEL as it is, or with the surgery that plan options ask for */
 static int open_models(struct bench *b, struct tg_err *err)
 {
-    static const char *const plan_options[] = {"mixer", "keep",        "window",
-                                               "sinks", "feature-map", "feature-dim"};
-    bool surgery = false;
-    for (size_t i = 0; i < sizeof plan_options / sizeof plan_options[0]; i++)
-        surgery = surgery || tg_parse_given(b->t->parse, plan_options[i]);
+    bool surgery = tg_plan_flags_given(b->t->parse);
     int status = tg_subject_open(b->t, b->t->args[0], 0, &b->subject, err);
     if (status)
         return status;
     b->model = b->teacher = b->subject.model;
     if (surgery) {
-        struct tg_plan_options o = tg_plan_flags_options(&b->set->plan);
+        struct tg_plan_request ask;
         struct tg_plan plan = {0};
+        status = tg_plan_flags_read(&b->set->plan, &ask, err);
         if (!tg_parse_given(b->t->parse, "keep"))
-            o.keep = "none";
-        status = tg_plan_make(&plan, &b->model->spec, &o, NULL, err);
+            ask.options.keep = "none";
         if (status == TG_OK)
-            status = tg_surgery_apply(b->model, &plan, &b->made, err);
+            status = tg_plan_make(&plan, &b->model->spec, &ask.options, NULL, err);
+        if (status == TG_OK)
+            status = tg_surgery_apply(b->model, &plan, NULL, &b->made, err);
         tg_plan_release(&plan);
         if (status)
             return status;

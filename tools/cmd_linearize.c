@@ -12,14 +12,18 @@
 #include "tools/table.h"
 
 struct settings {
-    const char *plan, *dtype;
+    struct tg_plan_flags flags;
+    const char *plan, *rank, *dtype;
     struct tg_texts files;
     int64_t tokens, length, max_shard;
 };
 #define AT(field) offsetof(struct settings, field)
 static const struct tg_option options[] = {
-    {0, "plan", TG_OPT_TEXT, AT(plan), NULL, "F", "what becomes of each layer, by tegu plan", 0, 0,
-     NULL, true},
+    {0, "plan", TG_OPT_TEXT, AT(plan), NULL, "F",
+     "what becomes of each layer, by tegu plan; without it the plan's own options say so", 0, 0,
+     NULL, false},
+    {0, "rank", TG_OPT_TEXT, AT(rank), NULL, "F", "ranking by tegu rank, for --keep auto:N", 0, 0,
+     NULL, false},
     {0, "data", TG_OPT_TEXTS, AT(files), NULL, "FILE",
      "closed-form start: fit each head's output gain to the teacher on this text (or token ids); "
      "a part of it: F@0:85%",
@@ -36,23 +40,38 @@ static const struct tg_option options[] = {
 };
 #undef AT
 
-/* What the closed form did to each layer; empty without --data */
+/* What --data is for: the teacher's attention measured, and what the closed form did to each layer.
+ * Empty without it. */
 struct fits {
+    struct tg_ids ids;
+    struct tg_lookback look;
     bool *changed; /* [layers], owned; NULL: not done */
     struct tg_gain_result *results;
     size_t layers;
 };
 static void fits_release(struct fits *f)
 {
+    tg_ids_release(&f->ids);
+    tg_lookback_release(&f->look);
     tg_free(f->changed);
     tg_free(f->results);
+}
+
+static int measure(struct tg_tool *t, const struct settings *set, const struct tg_subject *teacher,
+                   struct fits *f, struct tg_err *err)
+{
+    int status = tg_texts_read(&set->files, teacher->tok, teacher->model->spec.vocab, &f->ids, err);
+    if (status == TG_OK)
+        status =
+            tg_calibrate_lookback(teacher->model, f->ids.data, f->ids.count, (size_t)set->length,
+                                  TG_LOOKBACK_WINDOWS, &f->look, &t->progress, err);
+    return status;
 }
 
 static int fit(struct tg_tool *t, const struct settings *set, const struct tg_plan *plan,
                const struct tg_subject *teacher, struct tg_model *student, struct fits *f,
                struct tg_err *err)
 {
-    struct tg_ids ids = {0};
     f->layers = plan->count;
     f->changed = tg_alloc_array(f->layers, sizeof *f->changed);
     f->results = tg_alloc_array(f->layers, sizeof *f->results);
@@ -60,13 +79,9 @@ static int fit(struct tg_tool *t, const struct settings *set, const struct tg_pl
         return tg_fail(err, TG_ERR_NOMEM, "no memory for %zu layers", f->layers);
     for (size_t l = 0; l < f->layers; l++)
         f->changed[l] = plan->layers[l].mixer != NULL;
-    int status = tg_texts_read(&set->files, teacher->tok, teacher->model->spec.vocab, &ids, err);
-    if (status == TG_OK)
-        status = tg_calibrate_gains(teacher->model, student, f->changed, ids.data, ids.count,
-                                    (size_t)set->length, (size_t)set->tokens, f->results,
-                                    &t->progress, err);
-    tg_ids_release(&ids);
-    return status;
+    return tg_calibrate_gains(teacher->model, student, f->changed, f->ids.data, f->ids.count,
+                              (size_t)set->length, (size_t)set->tokens, f->results, &t->progress,
+                              err);
 }
 
 static void fits_print(const struct tg_tool *t, const struct fits *f)
@@ -125,6 +140,22 @@ static int show(const struct tg_tool *t, const char *out_path, const struct tg_m
     return tg_print_json_end(&doc, err);
 }
 
+static int make_plan(const struct settings *set, const struct tg_model_spec *teacher,
+                     struct tg_plan *plan, struct tg_err *err)
+{
+    struct tg_plan_request ask;
+    struct tg_rank rank = {0};
+    if (set->plan)
+        return tg_plan_load(plan, set->plan, teacher, err);
+    int status = tg_plan_flags_read(&set->flags, &ask, err);
+    if (status == TG_OK && set->rank)
+        status = tg_rank_load(&rank, set->rank, err);
+    if (status == TG_OK)
+        status = tg_plan_make(plan, teacher, &ask.options, set->rank ? &rank : NULL, err);
+    tg_rank_release(&rank);
+    return status;
+}
+
 static int run(struct tg_tool *t, void *settings, struct tg_err *err)
 {
     const struct settings *set = settings;
@@ -136,6 +167,8 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     if (set->files.count == 0 &&
         (tg_parse_given(t->parse, "tokens") || tg_parse_given(t->parse, "length")))
         return tg_usage(err, "options --tokens and --length are for --data FILE");
+    if (set->plan && (set->rank || tg_plan_flags_given(t->parse)))
+        return tg_usage(err, "option --plan says all: options of a plan do not stand beside it");
     unsigned flags = TG_SUBJECT_HASH | (set->files.count ? TG_SUBJECT_TOKENIZER_IF_ANY : 0);
     int status = tg_output_check(t, out_path, err);
     if (status == TG_OK)
@@ -143,9 +176,11 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     if (status == TG_OK)
         status = tg_subject_open(t, teacher_path, flags, &teacher, err);
     if (status == TG_OK)
-        status = tg_plan_load(&plan, set->plan, &teacher.model->spec, err);
+        status = make_plan(set, &teacher.model->spec, &plan, err);
+    if (status == TG_OK && set->files.count)
+        status = measure(t, set, &teacher, &fits, err);
     if (status == TG_OK)
-        status = tg_surgery_apply(teacher.model, &plan, &student, err);
+        status = tg_surgery_apply(teacher.model, &plan, &fits.look, &student, err);
     if (status == TG_OK && set->files.count)
         status = fit(t, set, &plan, &teacher, student, &fits, err);
     if (status == TG_OK) {
@@ -175,9 +210,10 @@ const struct tg_command tg_cmd_linearize = {
     .max_args = 2,
     .details = "Writes the untrained hybrid to OUT, a native checkpoint. What can be inherited "
                "from the softmax layers is. With "
-               "--data each head's output is then scaled by the gain that fits the teacher's "
-               "activations best.",
+               "--data the mixers also learn how far back each head of the teacher looks, and each "
+               "head's output is then scaled by the gain that fits the teacher's activations "
+               "best.",
     .settings_size = sizeof(struct settings),
-    .groups = {{options, 0}},
+    .groups = {{options, 0}, {tg_plan_flag_options, offsetof(struct settings, flags)}},
     .run = run,
 };

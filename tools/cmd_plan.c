@@ -42,14 +42,18 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     struct tg_model_spec teacher = {0}, student = {0};
     struct tg_rank rank = {0};
     struct tg_plan plan = {0};
-    struct tg_plan_options o = tg_plan_flags_options(&set->plan);
-    int status = set->out ? tg_output_check(t, set->out, err) : TG_OK;
+    struct tg_plan_request ask;
+    int status = tg_plan_flags_read(&set->plan, &ask, err);
+    if (status)
+        return TG_EXIT_USAGE;
+    if (set->out)
+        status = tg_output_check(t, set->out, err);
     if (status == TG_OK)
         status = tg_config_read(t->args[0], &teacher, err);
     if (status == TG_OK && set->rank)
         status = tg_rank_load(&rank, set->rank, err);
     if (status == TG_OK)
-        status = tg_plan_make(&plan, &teacher, &o, set->rank ? &rank : NULL, err);
+        status = tg_plan_make(&plan, &teacher, &ask.options, set->rank ? &rank : NULL, err);
     if (status == TG_OK)
         status = tg_surgery_spec(&teacher, &plan, &student, err);
     if (status == TG_OK && set->out)

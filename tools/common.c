@@ -82,11 +82,6 @@ const char *tg_choice_mixer(size_t i)
     return NULL;
 }
 
-const char *tg_choice_feature_map(size_t i)
-{
-    return i < TG_MAP_COUNT ? tg_feature_map_name((enum tg_feature_map)i) : NULL;
-}
-
 const char *tg_choice_suite(size_t i)
 {
     return tg_suites[i] ? tg_suites[i]->name : NULL;

@@ -5,35 +5,20 @@ const struct tg_option tg_plan_flag_options[] = {
     {0, "mixer", TG_OPT_CHOICE, AT(mixer), "gated_window", "NAME", "what changed layers get", 0, 0,
      tg_choice_mixer, false},
     {0, "keep", TG_OPT_TEXT, AT(keep), "auto:2", "LAYERS",
-     "layers that keep their softmax: none, a list (0,4 or 2-5), every:K, auto:N (the N that a "
-     "ranking finds to matter most)",
+     "layers that keep their softmax: none, a list (0,4 or 2-5, words first, middle, last), "
+     "every:K, ratio:R (R changed to one kept), auto:N (the N that a ranking finds to matter most)",
      0, 0, NULL, false},
-    {0, "window", TG_OPT_COUNT, AT(window), "0", "W",
-     "sliding window in tokens; 0: the mixer's own", 0, 1 << 24, NULL, false},
-    {0, "sinks", TG_OPT_INT, AT(sinks), "-1", "N",
-     "learned sinks per head; -1: the mixer's own; more than 0 gives lolcats its gated form", -1,
-     64, NULL, false},
-    {0, "feature-map", TG_OPT_CHOICE, AT(feature_map), NULL, "NAME",
-     "feature map of the far branch, where the mixer has one (without: hedgehog_softmax)", 0, 0,
-     tg_choice_feature_map, false},
-    {0, "feature-dim", TG_OPT_INT, AT(feature_dim), "0", "F", "its size; 0: the head size", 0, 4096,
-     NULL, false},
+    {0, "layer", TG_OPT_TEXTS, AT(layers), NULL, "LIST=MIXER",
+     "another mixer for these layers, with its options: 3,5=window,window=64; LIST as for --keep, "
+     "MIXER keep: their softmax stays",
+     0, 0, NULL, false},
+#define TG_PLAN_OPTION(id, name, flag, choice, lo, hi, has, store, meta, help)                     \
+    {0, flag, TG_OPT_MAYBE, AT(set[TG_PLAN_##id]), NULL, meta, help, lo, hi, choice, false},
+#include "linearize/surgery/options.def"
+#undef TG_PLAN_OPTION
     {0},
 };
 #undef AT
-
-struct tg_plan_options tg_plan_flags_options(const struct tg_plan_flags *f)
-{
-    struct tg_plan_options o = {
-        .mixer = f->mixer,
-        .keep = f->keep,
-        .window = (size_t)f->window,
-        .sinks = f->sinks,
-        .feature_map = f->feature_map,
-        .feature_dim = (size_t)f->feature_dim,
-    };
-    return o;
-}
 
 #define AT(field) offsetof(struct tg_rank_flags, field)
 const struct tg_option tg_rank_options[] = {

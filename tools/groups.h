@@ -7,11 +7,24 @@
 
 /* Which layers change, and to what */
 struct tg_plan_flags {
-    const char *mixer, *keep, *feature_map;
-    int64_t window, sinks, feature_dim; /* window 0, sinks -1, feature_dim 0: the mixer's own */
+    const char *mixer, *keep;
+    struct tg_texts layers; /* LIST=MIXER,OPTION=VALUE,... */
+    struct tg_maybe set[TG_PLAN_KEYS];
 };
 extern const struct tg_option tg_plan_flag_options[];
-struct tg_plan_options tg_plan_flags_options(const struct tg_plan_flags *f);
+/* Options of a plan as the flags say; they borrow from the flags and from this struct. */
+struct tg_plan_request {
+    struct tg_plan_options options;
+    struct tg_plan_override overrides[TG_PLAN_MAX_OVERRIDES];
+};
+int tg_plan_flags_read(const struct tg_plan_flags *f, struct tg_plan_request *r,
+                       struct tg_err *err);
+/* MIXER,OPTION=VALUE,... */
+int tg_plan_mixer_read(const char *text, struct tg_plan_layer *to, struct tg_err *err);
+/* True if one of these options stands on the command line */
+bool tg_plan_flags_given(const struct tg_parse *p);
+/* Members of the JSON object that is open: for a run's settings */
+void tg_plan_flags_write_json(const struct tg_plan_flags *f, struct tg_json_out *out);
 
 /* How layers are ranked */
 struct tg_rank_flags {

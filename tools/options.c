@@ -60,12 +60,12 @@ static size_t list_choices(const struct tg_option *o, const char **names, size_t
 static int check_choice(const struct tg_option *o, const char *value, const char *name,
                         struct tg_err *err)
 {
-    const char *names[32];
-    size_t n = list_choices(o, names, 32);
+    const char *names[TG_CHOICE_MAX];
+    size_t n = list_choices(o, names, TG_CHOICE_MAX);
     for (size_t i = 0; i < n; i++)
         if (strcmp(names[i], value) == 0)
             return TG_OK;
-    char list[512] = "";
+    char list[1024] = "";
     for (size_t i = 0; i < n; i++) {
         strncat(list, i ? ", " : "", sizeof list - strlen(list) - 1);
         strncat(list, names[i], sizeof list - strlen(list) - 1);
@@ -150,6 +150,21 @@ static int set_list(const struct tg_option *o, void *target, const char *value, 
     return status;
 }
 
+static int set_maybe(const struct tg_option *o, struct tg_maybe *target, const char *value,
+                     const char *name, struct tg_err *err)
+{
+    struct tg_option count = *o;
+    int64_t v = 0;
+    count.type = TG_OPT_COUNT;
+    int status =
+        o->choice ? check_choice(o, value, name, err) : set_number(&count, &v, value, name, err);
+    while (status == TG_OK && o->choice && strcmp(o->choice((size_t)v), value) != 0)
+        v++;
+    if (status == TG_OK)
+        *target = tg_given((double)v);
+    return status;
+}
+
 int tg_option_set(const struct tg_option *o, void *target, const char *value, const char *name,
                   struct tg_err *err)
 {
@@ -171,6 +186,8 @@ int tg_option_set(const struct tg_option *o, void *target, const char *value, co
     case TG_OPT_WORDS:
     case TG_OPT_COUNTS:
         return set_list(o, target, value, name, err);
+    case TG_OPT_MAYBE:
+        return set_maybe(o, target, value, name, err);
     default:
         return set_number(o, target, value, name, err);
     }
@@ -305,6 +322,17 @@ bool tg_parse_given(const struct tg_parse *p, const char *name)
     return at >= 0 && p->slot[at].given;
 }
 
+static void write_maybe(const struct tg_option *o, const struct tg_maybe *m,
+                        struct tg_json_out *out)
+{
+    if (!m->given)
+        tg_jout_null(out, o->name);
+    else if (o->choice)
+        tg_jout_str(out, o->name, o->choice((size_t)m->value));
+    else
+        tg_jout_int(out, o->name, (int64_t)m->value);
+}
+
 void tg_parse_write_json(const struct tg_parse *p, struct tg_json_out *out, const char *key)
 {
     tg_jout_object(out, key);
@@ -339,6 +367,9 @@ void tg_parse_write_json(const struct tg_parse *p, struct tg_json_out *out, cons
             break;
         case TG_OPT_NUM:
             tg_jout_num(out, o->name, *(const double *)at);
+            break;
+        case TG_OPT_MAYBE:
+            write_maybe(o, at, out);
             break;
         default:
             tg_jout_int(out, o->name, *(const int64_t *)at);
@@ -446,7 +477,7 @@ void tg_options_list(struct tg_strbuf *s, const struct tg_option *options,
         const struct tg_option *o = &options[i];
         if (has_name(hidden, o->name))
             continue;
-        char left[96], help[1024], letter[8] = "    ";
+        char left[96], help[2048], letter[8] = "    ";
         if (o->letter)
             snprintf(letter, sizeof letter, "-%c, ", o->letter);
         snprintf(left, sizeof left, "  %s--%s%s%s%s", letter, o->name, o->meta ? " " : "",
@@ -454,8 +485,8 @@ void tg_options_list(struct tg_strbuf *s, const struct tg_option *options,
         snprintf(help, sizeof help, "%s", o->help);
         if (o->choice) {
             size_t at = strlen(help);
-            const char *names[32];
-            size_t n = list_choices(o, names, 32);
+            const char *names[TG_CHOICE_MAX];
+            size_t n = list_choices(o, names, TG_CHOICE_MAX);
             for (size_t j = 0; j < n && at < sizeof help; j++)
                 at += (size_t)snprintf(help + at, sizeof help - at, "%s%s", j ? ", " : ": ",
                                        names[j]);

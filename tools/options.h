@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/json.h"
+#include "base/maybe.h"
 #include "base/status.h"
 #include "base/strbuf.h"
 
@@ -22,6 +23,8 @@ enum tg_option_type {
     TG_OPT_BYTES,  /* int64_t; K, M, G are powers of 1024 */
     TG_OPT_NUM,    /* double */
     TG_OPT_COUNTS, /* struct tg_counts: counts separated by commas */
+    TG_OPT_MAYBE,  /* struct tg_maybe: a COUNT, or with choice the number of a name; not given
+                      differs from every value */
 };
 
 /* Strings are borrowed from argv (WORDS own a copy of the value); the arrays are freed by
@@ -53,7 +56,7 @@ struct tg_option_group {
     size_t base;                     /* offset of the group's struct in the command's settings */
 };
 
-enum { TG_PARSE_MAX = 64 };
+enum { TG_PARSE_MAX = 96, TG_CHOICE_MAX = 64 };
 /* The result of parsing one command line. */
 struct tg_parse {
     struct {
@@ -102,7 +105,6 @@ const char *tg_nearest(const char *word, const char *const *words, size_t count)
 
 /* Names of registries, for choice */
 const char *tg_choice_mixer(size_t i);
-const char *tg_choice_feature_map(size_t i);
 const char *tg_choice_suite(size_t i);
 const char *tg_choice_weight_dtype(size_t i);
 const char *tg_choice_arch(size_t i);

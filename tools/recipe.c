@@ -19,10 +19,10 @@ static const struct key {
 } keys[] = {
     {"plan", "mixer", tg_plan_flag_options, "mixer"},
     {"plan", "keep", tg_plan_flag_options, "keep"},
-    {"plan", "window", tg_plan_flag_options, "window"},
-    {"plan", "sinks", tg_plan_flag_options, "sinks"},
-    {"plan", "feature_map", tg_plan_flag_options, "feature-map"},
-    {"plan", "feature_dim", tg_plan_flag_options, "feature-dim"},
+    {"plan", "layers", tg_plan_flag_options, "layer"},
+#define TG_PLAN_OPTION(id, name, flag, ...) {"plan", name, tg_plan_flag_options, flag},
+#include "linearize/surgery/options.def"
+#undef TG_PLAN_OPTION
     {"rank", "window", tg_rank_options, "rank-window"},
     {"rank", "tokens", tg_rank_options, "rank-tokens"},
     {"rank", "items", tg_rank_options, "rank-items"},
@@ -103,6 +103,13 @@ static int set_value(const struct tg_option *o, void *target, struct tg_json v, 
         if (!tg_json_is_number(v))
             return wrong_type(where, "a number", err);
         break;
+    case TG_OPT_MAYBE:
+        if (tg_json_is_bool(v))
+            return tg_option_set(o, target, tg_plan_names_switch(tg_json_bool(v)), where, err);
+        if (o->choice && (o->choice == tg_plan_names_switch || !tg_json_is_string(v)))
+            return wrong_type(
+                where, o->choice == tg_plan_names_switch ? "true or false" : "a string", err);
+        /* fall through */
     default:
         if (tg_json_is_string(v) && o->type != TG_OPT_INT)
             return tg_option_set(o, target, tg_json_string(v), where, err);
@@ -124,6 +131,7 @@ static int apply(const struct key *k, struct tg_json v, const char *name, struct
     union {
         struct tg_texts texts;
         struct tg_counts counts;
+        struct tg_maybe maybe;
         int64_t number;
         double real;
         const char *text;

@@ -32,6 +32,7 @@ struct tg_mixer_grads {
 struct tg_attention_stats {
     const double *distance; /* mean of sum_j p_tj (t - j): how far back it looks, in tokens */
     const double *entropy;  /* mean of -sum_j p_tj log p_tj, in nats */
+    const float *constant;  /* [D] c with c . x near 1 for the layer's inputs x, by least squares */
 };
 /* What a new layer is made from */
 struct tg_origin {
@@ -43,6 +44,7 @@ struct tg_origin {
 /* A row. All sizes in floats. */
 struct tg_mixer_ops {
     const char *name;
+    const struct tg_linear_recipe *recipe; /* of rows of the linear frame (linear_mixer.h) */
     /* kept from forward for backward, and scratch of forward / backward, for this batch */
     size_t (*saved_floats)(const struct tg_mixer *m, const struct tg_batch *b);
     size_t (*work_floats)(const struct tg_mixer *m, const struct tg_batch *b, int threads,
@@ -66,7 +68,9 @@ struct tg_mixer_ops {
                  size_t capacity, const float *x, float *const *states, float *y, float *work);
     /* Initial value of parameter `rule` of the new layer, given the softmax (or window) layer that
      * it replaces; data [count]. Called for what the caller did not copy: parameters of the same
-     * name and shape, and k, v and their norms with kv heads repeated. NULL: no plan gives it. */
+     * name and shape, and k, v and their norms with kv heads repeated. In the order of the rules:
+     * m has the values of those before. Values that are not finite mean that there are none (no
+     * memory, bad weights), and the caller fails. NULL: no plan gives it. */
     void (*inherit)(const struct tg_mixer *m, const struct tg_origin *o, size_t rule, float *data,
                     size_t count);
 };

@@ -5,8 +5,8 @@
  *               {"layer": 1, "mixer": "keep"}]}
  *
  * "mixer" is that of entries without their own (absent: gated_window). Layers that are not listed
- * are kept; so is one whose mixer is "keep". An entry's other keys are window, sinks, feature_map,
- * feature_dim (0: head_dim) and gated. */
+ * are kept; so is one whose mixer is "keep". An entry's other keys are the options of
+ * options.def. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,8 +17,11 @@
 #include "linearize/surgery/surgery_internal.h"
 
 static const char *const PLAN_KEYS[] = {"mixer", "layers", NULL};
-static const char *const ENTRY_KEYS[] = {"layer",       "mixer",       "window", "sinks",
-                                         "feature_map", "feature_dim", "gated",  NULL};
+static const char *const ENTRY_KEYS[] = {"layer", "mixer",
+#define TG_PLAN_OPTION(id, name, ...) name,
+#include "linearize/surgery/options.def"
+#undef TG_PLAN_OPTION
+                                         NULL};
 
 /* "FILE: layers[2]" for messages */
 static const char *place(struct tg_json v, const char *where, char *buf, size_t size)
@@ -29,36 +32,33 @@ static const char *place(struct tg_json v, const char *where, char *buf, size_t 
     return buf;
 }
 
-static int read_size_or(struct tg_json v, const char *key, int64_t lo, int64_t hi, size_t *out,
-                        struct tg_err *err)
+static int read_option(struct tg_json v, const char *here, enum tg_plan_key key,
+                       struct tg_plan_layer *to, struct tg_err *err)
 {
-    int64_t value = (int64_t)*out;
-    int status = tg_json_get_int_or(v, key, lo, hi, &value, err);
-    *out = (size_t)value;
+    const struct tg_plan_option *row = &tg_plan_rows[key];
+    char where[320];
+    const char *name = NULL;
+    int64_t number = 0;
+    bool on = false;
+    double value = 0;
+    int status;
+    if (!tg_json_has(tg_json_key(v, row->name)))
+        return TG_OK;
+    snprintf(where, sizeof where, "%s.%s", here, row->name);
+    if (!row->choice) {
+        status = tg_json_get_int(v, row->name, (int64_t)row->lo, (int64_t)row->hi, &number, err);
+        value = (double)number;
+    } else if (row->choice == tg_plan_names_switch) {
+        status = tg_json_get_bool_or(v, row->name, &on, err);
+        value = on;
+    } else {
+        status = tg_json_get_str(v, row->name, &name, err);
+        if (!status)
+            status = tg_plan_choose(key, name, where, &value, err);
+    }
+    if (!status)
+        to->set[key] = tg_given(value);
     return status;
-}
-
-static int read_options(struct tg_json v, const char *here, struct tg_plan_layer *to,
-                        struct tg_err *err)
-{
-    const char *map = NULL;
-    int status = read_size_or(v, "window", 0, TG_PLAN_MAX_WINDOW, &to->window, err);
-    if (!status)
-        status = read_size_or(v, "sinks", 0, TG_PLAN_MAX_SINKS, &to->sinks, err);
-    if (!status)
-        status = read_size_or(v, "feature_dim", 0, TG_PLAN_MAX_FEATURES, &to->feature_dim, err);
-    if (!status)
-        status = tg_json_get_bool_or(v, "gated", &to->gated, err);
-    if (!status)
-        status = tg_json_get_str_or(v, "feature_map", &map, err);
-    if (status || !map)
-        return status;
-    if (!tg_feature_map_parse(map, &to->feature_map))
-        return tg_fail(err, TG_ERR_VALUE, "%s.feature_map: '%.64s' is unknown", here, map);
-    if (!(to->mixer->flags & TG_MIXER_FAR))
-        return tg_fail(err, TG_ERR_VALUE, "%s.feature_map: mixer '%s' has none", here,
-                       to->mixer->name);
-    return TG_OK;
 }
 
 static int read_entry(struct tg_json v, const char *where, const char *mixer, bool *seen,
@@ -92,7 +92,9 @@ static int read_entry(struct tg_json v, const char *where, const char *mixer, bo
     if (status)
         return status;
     tg_plan_defaults(to);
-    return read_options(v, here, to, err);
+    for (int k = 0; k < TG_PLAN_KEYS && !status; k++)
+        status = read_option(v, here, (enum tg_plan_key)k, to, err);
+    return status;
 }
 
 static int parse(struct tg_plan *p, struct tg_json v, const struct tg_model_spec *teacher,
@@ -145,6 +147,17 @@ int tg_plan_load(struct tg_plan *p, const char *path, const struct tg_model_spec
     return status;
 }
 
+void tg_plan_option_write_json(enum tg_plan_key key, double value, struct tg_json_out *out)
+{
+    const struct tg_plan_option *row = &tg_plan_rows[key];
+    if (!row->choice)
+        tg_jout_int(out, row->name, (int64_t)value);
+    else if (row->choice == tg_plan_names_switch)
+        tg_jout_bool(out, row->name, value != 0);
+    else
+        tg_jout_str(out, row->name, row->choice((size_t)value));
+}
+
 void tg_plan_write_json(const struct tg_plan *p, struct tg_json_out *out, const char *key)
 {
     tg_jout_object(out, key);
@@ -154,17 +167,9 @@ void tg_plan_write_json(const struct tg_plan *p, struct tg_json_out *out, const 
         tg_jout_object(out, NULL);
         tg_jout_int(out, "layer", (int64_t)l);
         tg_jout_str(out, "mixer", to->mixer ? to->mixer->name : "keep");
-        if (to->mixer) {
-            bool far = to->mixer->flags & TG_MIXER_FAR;
-            tg_jout_int(out, "window", (int64_t)to->window);
-            tg_jout_int(out, "sinks", (int64_t)to->sinks);
-            if (far)
-                tg_jout_str(out, "feature_map", tg_feature_map_name(to->feature_map));
-            if (far)
-                tg_jout_int(out, "feature_dim", (int64_t)to->feature_dim);
-            if (to->gated)
-                tg_jout_bool(out, "gated", true);
-        }
+        for (int k = 0; k < TG_PLAN_KEYS; k++)
+            if (to->mixer && to->set[k].given)
+                tg_plan_option_write_json((enum tg_plan_key)k, to->set[k].value, out);
         tg_jout_end_object(out);
     }
     tg_jout_end_array(out);

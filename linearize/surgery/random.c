@@ -48,7 +48,7 @@ int tg_surgery_random(const struct tg_model_spec *spec, const struct tg_plan *p,
         *out = start;
         return TG_OK;
     }
-    status = tg_surgery_apply(start, p, out, err);
+    status = tg_surgery_apply(start, p, NULL, out, err);
     tg_model_free(start);
     if (!status)
         draw_taps(*out, seed);

@@ -112,7 +112,8 @@ int tg_rank_load(struct tg_rank *r, const char *path, struct tg_err *err)
     if (!status)
         status = tg_json_only_keys(root, RANK_KEYS, err);
     if (!status)
-        status = tg_json_get_int(root, "window", 1, TG_PLAN_MAX_WINDOW, &window, err);
+        status = tg_json_get_int(root, "window", 1, (int64_t)tg_plan_rows[TG_PLAN_WINDOW].hi,
+                                 &window, err);
     r->window = (size_t)window;
     if (!status)
         status = read_rows(r, tg_json_key(root, "layers"), path, err);

@@ -15,6 +15,9 @@ tegu inspect out --json | grep -q '"window": 8' || complain "window"
 tegu hybridize t flags --recipe r.json --window 4 --dtype bf16 -q >/dev/null || complain "flags"
 tegu inspect flags --json | grep -q '"window": 4' || complain "a flag does not override"
 tegu inspect flags | grep -q 'BF16' || complain "dtype by flag"
+sed 's/"window": 8/"window": 8, "layers": ["0=window,window=4"], "output_gate": false/' r.json >l.json
+tegu hybridize layers --recipe l.json -q >/dev/null || complain "layers"
+tegu inspect layers --json | grep -A 6 '"mixer": "window"' | grep -q '"window": 4' || complain "no other mixer"
 bad() { # sed script, pattern
     sed "$1" r.json >b.json
     cmp -s r.json b.json && complain "nothing changed: $1"
@@ -24,6 +27,12 @@ bad 's/"window": 8/"windw": 8/' 'plan.windw'
 bad 's/"window": 8/"window": "wide"/' 'plan.window'
 bad 's/"window": 8/"window": -1/' 'plan.window'
 bad 's/"window": 8/"window": true/' 'plan.window'
+bad 's/"window": 8/"rotary": 1/' 'plan.rotary: must be true or false'
+bad 's/"window": 8/"window_form": "across"/' 'plan.window_form'
+bad 's/"window": 8/"window_form": true/' 'plan.window_form'
+bad 's/"window": 8/"kv": 2/' 'plan.kv: must be a string'
+bad 's/"window": 8/"conv": 33/' 'plan.conv'
+bad 's/"window": 8/"layers": "0=window"/' 'plan.layers'
 bad 's/"recall_mix": 0.25/"recall_mix": 1.5/' 'data.recall_mix'
 bad 's/"recall_mix": 0.25/"recall_mix": "0.5"/' 'data.recall_mix'
 bad 's/"files": \["text"\]/"files": "text"/' 'data.files'

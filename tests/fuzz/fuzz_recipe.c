@@ -45,6 +45,12 @@ static void check_options(const struct tg_parse *p)
         case TG_OPT_BYTES:
             require(in_limits(o, (double)*(const int64_t *)at));
             break;
+        case TG_OPT_MAYBE: {
+            const struct tg_maybe *m = at;
+            require(!m->given || o->choice || in_limits(o, m->value));
+            require(!m->given || !o->choice || o->choice((size_t)m->value));
+            break;
+        }
         case TG_OPT_TEXTS:
         case TG_OPT_WORDS:
             for (size_t k = 0; k < texts->count; k++)

@@ -6,8 +6,9 @@
 
 enum { WIDTH = 720, HEIGHT = 300, LEFT = 64, RIGHT = 16, TOP = 34, BOTTOM = 44 };
 
-static const char *const colors[TG_CHART_SERIES] = {"#2563eb", "#ea580c", "#059669", "#9333ea",
-                                                    "#dc2626", "#0891b2", "#ca8a04", "#475569"};
+enum { COLORS = 8, MARKS = 256 };
+static const char *const colors[COLORS] = {"#2563eb", "#ea580c", "#059669", "#9333ea",
+                                           "#dc2626", "#0891b2", "#ca8a04", "#475569"};
 
 struct axis {
     double lo, hi; /* of the transformed value */
@@ -135,7 +136,7 @@ static void one_series(struct tg_strbuf *out, const struct tg_chart *c, size_t s
         if (!open)
             tg_strbuf_printf(out,
                              "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"1.8\" points=\"",
-                             colors[s]);
+                             colors[s % COLORS]);
         open = true;
         tg_strbuf_printf(out, "%.1f,%.1f ", px, py);
     }
@@ -143,22 +144,95 @@ static void one_series(struct tg_strbuf *out, const struct tg_chart *c, size_t s
     /* the legend stands above the plot, where no line can cross it */
     double lx = LEFT + 150 * (double)(s % 4), ly = 12 + 14 * (double)(s / 4);
     tg_strbuf_printf(out, "<rect x=\"%.0f\" y=\"%.0f\" width=\"14\" height=\"3\" fill=\"%s\"/>", lx,
-                     ly - 5, colors[s]);
+                     ly - 5, colors[s % COLORS]);
     tg_strbuf_printf(out, "<text x=\"%.0f\" y=\"%.0f\">", lx + 20, ly);
     tg_html_text(out, c->series[s].name);
     tg_strbuf_puts(out, "</text>\n");
 }
 
-void tg_svg_chart(struct tg_strbuf *out, const struct tg_chart *c)
+/* Where a label may stand that was not yet taken: [x, x + w] by [y - 10, y] */
+struct labels {
+    struct {
+        double x, y, w;
+    } taken[2 * MARKS];
+    size_t count;
+};
+
+static bool is_free(const struct labels *l, double x, double y, double w)
+{
+    if (x < LEFT || x + w > WIDTH || y < TOP + 8 || y > HEIGHT - BOTTOM)
+        return false;
+    for (size_t i = 0; i < l->count; i++)
+        if (x < l->taken[i].x + l->taken[i].w && x + w > l->taken[i].x &&
+            fabs(y - l->taken[i].y) < 11)
+            return false;
+    return true;
+}
+
+static void take(struct labels *l, double x, double y, double w)
+{
+    if (l->count == sizeof l->taken / sizeof l->taken[0])
+        return;
+    l->taken[l->count].x = x;
+    l->taken[l->count].y = y;
+    l->taken[l->count++].w = w;
+}
+
+/* A label beside its mark, at the first place of a few that is free; at the first if none is. */
+static void one_label(struct tg_strbuf *out, struct labels *l, double px, double py,
+                      const char *name)
+{
+    enum { RINGS = 6 };
+    const double w = 5.6 * (double)strlen(name);
+    double x = px + 7, y = py + 4;
+    for (int ring = 0; ring < RINGS; ring++)
+        for (int place = 0; place < 4; place++) {
+            double at_x = place % 2 ? px - 7 - w : px + 7;
+            double at_y = py + 4 + (place < 2 ? -1 : 1) * 11 * ring;
+            if (!is_free(l, at_x, at_y, w))
+                continue;
+            x = at_x;
+            y = at_y;
+            place = 4;
+            ring = RINGS;
+        }
+    take(l, x, y, w);
+    tg_strbuf_printf(out, "<text x=\"%.1f\" y=\"%.1f\" class=\"mark\">", x, y);
+    tg_html_text(out, name);
+    tg_strbuf_puts(out, "</text>\n");
+}
+
+/* All marks first: no label stands on one. */
+static void all_marks(struct tg_strbuf *out, const struct tg_chart *c, const struct axis *x,
+                      const struct axis *y)
+{
+    struct labels labels = {.count = 0};
+    for (size_t pass = 0; pass < 2; pass++)
+        for (size_t s = 0; s < c->series_count; s++)
+            for (size_t i = 0; i < c->series[s].count; i++) {
+                double px = place(x, c->series[s].x[i], LEFT, WIDTH - RIGHT);
+                double py = place(y, c->series[s].y[i], HEIGHT - BOTTOM, TOP);
+                if (!isfinite(px) || !isfinite(py))
+                    continue;
+                if (pass)
+                    one_label(out, &labels, px, py, c->series[s].name);
+                else
+                    tg_strbuf_printf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n",
+                                     px, py, colors[s % COLORS]);
+                if (!pass)
+                    take(&labels, px - 4, py + 4, 8);
+            }
+}
+
+/* Everything but the frame it stands in */
+static void body(struct tg_strbuf *out, const struct tg_chart *c)
 {
     struct axis x = axis_over(c, true), y = axis_over(c, false);
-    tg_strbuf_printf(out, "<figure><figcaption>");
-    tg_html_text(out, c->title);
-    tg_strbuf_printf(out, "</figcaption>\n<svg viewBox=\"0 0 %d %d\" role=\"img\">\n", WIDTH,
-                     HEIGHT);
     ticks(out, &x, true);
     ticks(out, &y, false);
-    for (size_t s = 0; s < c->series_count; s++)
+    if (c->marks)
+        all_marks(out, c, &x, &y);
+    for (size_t s = 0; s < c->series_count && !c->marks; s++)
         one_series(out, c, s, &x, &y);
     tg_strbuf_printf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">",
                      LEFT + (WIDTH - LEFT - RIGHT) / 2, HEIGHT - 8);
@@ -167,5 +241,37 @@ void tg_svg_chart(struct tg_strbuf *out, const struct tg_chart *c)
         out, "</text><text transform=\"translate(14 %d) rotate(-90)\" text-anchor=\"middle\">",
         TOP + (HEIGHT - TOP - BOTTOM) / 2);
     tg_html_text(out, c->y_label);
-    tg_strbuf_puts(out, "</text>\n</svg></figure>\n");
+    tg_strbuf_puts(out, "</text>\n");
+}
+
+void tg_svg_chart(struct tg_strbuf *out, const struct tg_chart *c)
+{
+    tg_strbuf_printf(out, "<figure><figcaption>");
+    tg_html_text(out, c->title);
+    tg_strbuf_printf(out, "</figcaption>\n<svg viewBox=\"0 0 %d %d\" role=\"img\">\n", WIDTH,
+                     HEIGHT);
+    body(out, c);
+    tg_strbuf_puts(out, "</svg></figure>\n");
+}
+
+void tg_svg_page(struct tg_strbuf *out, const struct tg_chart *charts, size_t count)
+{
+    size_t rows = (count + 1) / 2;
+    tg_strbuf_printf(
+        out,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %zu\" role=\"img\">\n"
+        "<style>text{font:11px sans-serif;fill:#334155}.title{font-weight:bold}"
+        ".mark{font-size:10px}.grid{stroke:#e2e8f0}</style>\n"
+        "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n",
+        2 * WIDTH, rows * HEIGHT);
+    for (size_t i = 0; i < count; i++) {
+        tg_strbuf_printf(
+            out, "<g transform=\"translate(%zu %zu)\"><text x=\"%d\" y=\"20\" class=\"title\">",
+            i % 2 * WIDTH, i / 2 * HEIGHT, LEFT);
+        tg_html_text(out, charts[i].title);
+        tg_strbuf_puts(out, "</text>\n");
+        body(out, &charts[i]);
+        tg_strbuf_puts(out, "</g>\n");
+    }
+    tg_strbuf_puts(out, "</svg>\n");
 }
