@@ -63,7 +63,8 @@ static void project(const struct tg_ref *r, size_t t, const double *x, const str
         double *both[] = {k->r + h * K, k->k + h * K};
         for (size_t i = 0; i < 2; i++) {
             if (s->qk_norm)
-                tg_ref_head_norm(r, tg_ref_param(r, i ? "k_norm.weight" : "q_norm.weight"), both[i]);
+                tg_ref_head_norm(r, tg_ref_param(r, i ? "k_norm.weight" : "q_norm.weight"),
+                                 both[i]);
             tg_ref_head_turn(r, t, both[i], k->turned);
             if (!s->linear_plain)
                 memcpy(both[i], k->turned, K * sizeof *k->turned);
@@ -85,7 +86,8 @@ static void project(const struct tg_ref *r, size_t t, const double *x, const str
     linear(r, "g2.weight", NULL, k->low, k->gate, H * V, R);
 }
 
-/* S [V,K] of head h: S <- S diag(w) - (S kk) (kk a)^T + v k^T; o = S r, normalised, with the bonus */
+/* S [V,K] of head h: S <- S diag(w) - (S kk) (kk a)^T + v k^T; o = S r, normalised, with the bonus
+ */
 static void head(const struct tg_ref *r, size_t h, const struct token *x, double *S, double *kk)
 {
     const struct tg_layer_spec *s = r->mixer->spec;
