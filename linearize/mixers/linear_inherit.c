@@ -31,9 +31,9 @@ struct start {
 };
 
 /* Mean over the query heads that state head s serves, of a statistic [H] */
-static double of_state(const struct start *a, const double *stat, size_t s)
+static double of_state(const struct tg_mixer *m, const double *stat, size_t s)
 {
-    const struct tg_layer_spec *l = a->m->spec;
+    const struct tg_layer_spec *l = m->spec;
     size_t S = tg_value_heads(l), H = l->heads, per = H > S ? H / S : 1;
     double sum = 0;
     for (size_t i = 0; i < per; i++)
@@ -42,19 +42,30 @@ static double of_state(const struct start *a, const double *stat, size_t s)
 }
 
 /* Look-back of channel c of `each` of state head s, in tokens */
-static double distance(const struct start *a, size_t s, size_t c, size_t each)
+static double distance(const struct tg_mixer *m, const struct tg_origin *o, size_t s, size_t c,
+                       size_t each)
 {
-    size_t S = tg_value_heads(a->m->spec);
+    size_t S = tg_value_heads(m->spec);
     double d = SHORTEST * pow(LONGEST / SHORTEST, S > 1 ? (double)s / (double)(S - 1) : 0.5);
-    if (a->o->stats)
-        d = fmax(of_state(a, a->o->stats->distance, s), 0.5);
+    if (o->stats)
+        d = fmax(of_state(m, o->stats->distance, s), 0.5);
     return each > 1 ? d * pow(SPREAD, 2 * (double)c / (double)(each - 1) - 1) : d;
 }
 
-/* The log decay of gate i of `each` a head */
+double tg_linear_first_decay(const struct tg_mixer *m, const struct tg_origin *o, size_t i,
+                             size_t each)
+{
+    return -log1p(1 / distance(m, o, i / each, i % each, each));
+}
+
+double tg_linear_first_rate(const struct tg_mixer *m, const struct tg_origin *o, size_t s)
+{
+    return o->stats ? fmin(fmax(exp(-of_state(m, o->stats->entropy, s) / 2), 0.05), 0.95) : 0.5;
+}
+
 static double log_decay(const struct start *a, size_t i, size_t each)
 {
-    return -log1p(1 / distance(a, i / each, i % each, each));
+    return tg_linear_first_decay(a->m, a->o, i, each);
 }
 
 static double logit(double p)
@@ -73,9 +84,8 @@ static void constant_rows(const struct start *a, double (*value)(const struct st
 
 static double beta_logit(const struct start *a, size_t s)
 {
-    double beta = exp(-of_state(a, a->o->stats->entropy, s) / 2);
     double most = a->m->spec->recurrent.negative_eigenvalues ? 2 : 1;
-    return logit(fmin(fmax(beta, 0.05), 0.95) / most);
+    return logit(tg_linear_first_rate(a->m, a->o, s) / most);
 }
 
 static double silu_one(const struct start *a, size_t row)

@@ -59,6 +59,11 @@ void tg_linear_mixer_step(const struct tg_ctx *ctx, const struct tg_mixer *m,
 void tg_linear_inherit(const struct tg_mixer *m, const struct tg_origin *o, size_t rule,
                        float *data, size_t count);
 
+/* The log decay of gate i, `each` a state head, and the rate at which state head s overwrites */
+double tg_linear_first_decay(const struct tg_mixer *m, const struct tg_origin *o, size_t i,
+                             size_t each);
+double tg_linear_first_rate(const struct tg_mixer *m, const struct tg_origin *o, size_t s);
+
 /* A row's functions; it adds its name and recipe */
 #define TG_LINEAR_MIXER_OPS                                                                        \
     .saved_floats = tg_linear_mixer_saved, .work_floats = tg_linear_mixer_work,                    \
