@@ -56,6 +56,12 @@ static size_t kv_latent(const struct tg_layer_spec *l)
     return l->kv_rank + l->rotary_dim;
 }
 
+/* the latent alone: keys and values are made from it again */
+static size_t kv_compressed(const struct tg_layer_spec *l)
+{
+    return l->kv_rank;
+}
+
 static size_t kv_none(const struct tg_layer_spec *l)
 {
     (void)l;
@@ -129,6 +135,13 @@ static size_t state_conv(const struct tg_layer_spec *l)
 static size_t state_rglru(const struct tg_layer_spec *l)
 {
     return l->recurrent.conv * l->recurrent.inner;
+}
+
+/* Half of what keys and values take, in eights */
+static void adopt_latent(struct tg_layer_spec *l)
+{
+    const size_t all = kv_pair(l), half = (all / 2 + 7) / 8 * 8;
+    l->kv_rank = half < all ? half : all;
 }
 
 #define TG_MIXER(name, summary, flags, window, sinks, adopt, kv, state, ...)                       \

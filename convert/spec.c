@@ -246,10 +246,27 @@ static int check_mlp(const struct tg_layer_spec *l, const char *where, struct tg
     return check_size(where, "mlp_dim", l->mlp_dim, 1, TG_MAX_MLP, err);
 }
 
-static int check_latents(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
+static bool has_dim(const struct tg_layer_spec *l, enum tg_dim dim)
 {
+    for (size_t i = 0; i < l->mixer->param_count; i++)
+        for (int d = 0; d < 4; d++)
+            if (l->mixer->params[i].shape[d] == dim)
+                return true;
+    return false;
+}
+
+static int check_latents(const struct tg_model_spec *spec, const struct tg_layer_spec *l,
+                         const char *where, struct tg_err *err)
+{
+    const size_t made = l->kv_heads * (l->head_dim + tg_value_dim(l));
     int rc;
 
+    if (has_dim(l, TG_DIM_KV_RANK) && !has_dim(l, TG_DIM_KV_UP)) {
+        rc = check_size(where, "q_rank", l->q_rank, 0, 0, err);
+        return rc ? rc
+                  : check_size(where, "kv_rank", l->kv_rank, 1,
+                               made < spec->width ? made : spec->width, err);
+    }
     if (!l->kv_rank && !l->q_rank)
         return TG_OK;
     if ((rc = check_size(where, "kv_rank", l->kv_rank, 1, TG_MAX_WIDTH, err)) ||
@@ -273,7 +290,7 @@ static int check_attention(const struct tg_model_spec *spec, const struct tg_lay
         (rc = check_enum(where, "q/k norm", l->qk_norm, TG_QK_WIDE + 1, err)) ||
         (rc = check_limit(where, "attn_softcap", l->attn_softcap, err)) ||
         (rc = check_limit(where, "qkv_clip", l->qkv_clip, err)) ||
-        (rc = check_latents(l, where, err)))
+        (rc = check_latents(spec, l, where, err)))
         return rc;
     if ((rc = check_size(where, "value_heads", l->value_heads, 0, TG_MAX_HEADS, err)))
         return rc;
@@ -300,11 +317,7 @@ static int check_attention(const struct tg_model_spec *spec, const struct tg_lay
 /* Does its mixer have heads of q, k and v? */
 static bool attends(const struct tg_layer_spec *l)
 {
-    for (size_t i = 0; i < l->mixer->param_count; i++)
-        for (int d = 0; d < 4; d++)
-            if (l->mixer->params[i].shape[d] == TG_DIM_HK)
-                return true;
-    return false;
+    return has_dim(l, TG_DIM_HK);
 }
 
 static int check_layer(const struct tg_model_spec *spec, const struct tg_layer_spec *l,

@@ -149,8 +149,8 @@ struct tg_layer_spec {
     double attn_softcap; /* c: scores become c tanh(s / c); 0: none */
     double qkv_clip;     /* q, k, v after projection limited to [-c, c]; 0: none */
     bool output_gate; /* o_t * sigmoid(gate x) before the output projection, gate.weight [HV,D] */
-    /* Latent attention (mla): q from a latent of q_rank (0: straight), k and v from one of kv_rank;
-     * the last rotary_dim of K are one rotated key for all heads. */
+    /* k and v from a latent of kv_rank (latent, mla). Of mla: q from one of q_rank (0: straight),
+     * and the last rotary_dim of K are one rotated key for all heads. */
     size_t q_rank, kv_rank;
     double latent_eps; /* of the latents' RMS norms */
     struct tg_recurrent_spec recurrent;

@@ -5,6 +5,51 @@
 
 enum { BATCH_ROWS = 2048 }; /* tokens run at a time (at least one window) */
 
+/* Windows of a text, spread evenly over it */
+struct text {
+    const int32_t *ids;
+    size_t length, step, windows, at_once; /* tokens of a window, and from one to the next */
+};
+
+static int text_init(struct text *t, const char *what, const int32_t *ids, size_t count,
+                     size_t length, size_t tokens, struct tg_err *err)
+{
+    length = length < count ? length : count;
+    if (length == 0)
+        return tg_fail(err, TG_ERR_VALUE, "%s: the text has no tokens", what);
+    const size_t have = count / length;
+    size_t windows = tokens / length;
+    windows = windows > have ? have : windows > 0 ? windows : 1;
+    const size_t at_once = length < BATCH_ROWS ? BATCH_ROWS / length : 1;
+    *t = (struct text){.ids = ids,
+                       .length = length,
+                       .step = have / windows * length,
+                       .windows = windows,
+                       .at_once = at_once < windows ? at_once : windows};
+    return TG_OK;
+}
+
+/* Packs the windows, several at a time, and has each pack run */
+static int text_run(const struct text *t, const char *what, struct tg_pack *pack,
+                    int (*run)(void *ud, struct tg_err *err), void *ud,
+                    const struct tg_progress *progress, struct tg_err *err)
+{
+    const size_t all = t->windows * t->length;
+    int status = TG_OK;
+    for (size_t w = 0; w < t->windows && status == TG_OK;) {
+        if (tg_progress_tell(progress, what, w * t->length, all, "tokens", NULL))
+            status = tg_fail(err, TG_ERR_INTERRUPTED, "interrupted");
+        tg_pack_clear(pack);
+        for (size_t i = 0; i < t->at_once && w < t->windows && status == TG_OK; i++, w++)
+            status = tg_pack_add(pack, t->ids + w * t->step, t->length, err);
+        if (status == TG_OK)
+            status = run(ud, err);
+    }
+    if (status == TG_OK)
+        tg_progress_tell(progress, what, all, all, "tokens", NULL);
+    return status;
+}
+
 struct pass {
     struct tg_model *teacher;
     struct tg_gain_fit *fit;
@@ -58,8 +103,9 @@ static void pass_release(struct pass *p)
     tg_free(p->hidden);
 }
 
-static int pass_batch(struct pass *p, struct tg_err *err)
+static int pass_batch(void *ud, struct tg_err *err)
 {
+    struct pass *p = ud;
     struct tg_hooks hooks = {.mixer = seen, .ud = p};
     p->batch = tg_pack_batch(&p->pack);
     int status = tg_run_fit(p->run, p->teacher, &p->batch, false, err);
@@ -76,30 +122,48 @@ int tg_calibrate_gains(struct tg_model *teacher, struct tg_model *student, const
                        struct tg_gain_result *out, const struct tg_progress *progress,
                        struct tg_err *err)
 {
-    length = length < count ? length : count;
-    if (length == 0)
-        return tg_fail(err, TG_ERR_VALUE, "closed form: the text has no tokens");
-    size_t have = count / length, windows = tokens / length;
-    windows = windows > have ? have : windows > 0 ? windows : 1;
-    size_t at_once = length < BATCH_ROWS ? BATCH_ROWS / length : 1;
-    at_once = at_once < windows ? at_once : windows;
+    const char *what = "closed form";
     struct pass p = {0};
-    int status = pass_init(&p, teacher, student, changed, length, at_once, err);
-    for (size_t w = 0; w < windows && status == TG_OK;) {
-        if (tg_progress_tell(progress, "closed form", w * length, windows * length, "tokens", NULL))
-            status = tg_fail(err, TG_ERR_INTERRUPTED, "interrupted");
-        tg_pack_clear(&p.pack);
-        for (size_t i = 0; i < at_once && w < windows && status == TG_OK; i++, w++)
-            status = tg_pack_add(&p.pack, ids + w * (have / windows) * length, length, err);
-        if (status == TG_OK)
-            status = pass_batch(&p, err);
-    }
+    struct text text = {0};
+    int status = text_init(&text, what, ids, count, length, tokens, err);
     if (status == TG_OK)
-        tg_progress_tell(progress, "closed form", windows * length, windows * length, "tokens",
-                         NULL);
+        status = pass_init(&p, teacher, student, changed, text.length, text.at_once, err);
+    if (status == TG_OK)
+        status = text_run(&text, what, &p.pack, pass_batch, &p, progress, err);
     for (size_t l = 0; l < p.layers && status == TG_OK; l++)
         if (changed[l])
             status = tg_gain_fit_apply(p.fit, l, &out[l], err);
     pass_release(&p);
+    return status;
+}
+
+struct look_pass {
+    const struct tg_model *teacher;
+    struct tg_lookback *out;
+    struct tg_pack pack;
+};
+
+static int look_batch(void *ud, struct tg_err *err)
+{
+    struct look_pass *p = ud;
+    const struct tg_batch b = tg_pack_batch(&p->pack);
+    return tg_lookback_measure(p->out, p->teacher, &b, p->pack.ids, err);
+}
+
+int tg_calibrate_lookback(struct tg_model *teacher, const int32_t *ids, size_t count, size_t length,
+                          size_t windows, struct tg_lookback *out,
+                          const struct tg_progress *progress, struct tg_err *err)
+{
+    const char *what = "look-back";
+    struct look_pass p = {.teacher = teacher, .out = out};
+    struct text text = {0};
+    int status = text_init(&text, what, ids, count, length, windows * length, err);
+    if (status == TG_OK)
+        status = tg_pack_init(&p.pack, err);
+    if (status == TG_OK)
+        status = tg_model_reserve(teacher, text.length, err);
+    if (status == TG_OK)
+        status = text_run(&text, what, &p.pack, look_batch, &p, progress, err);
+    tg_pack_release(&p.pack);
     return status;
 }

@@ -15,7 +15,7 @@ static const struct row {
 } rows[] = {
     {"softmax", false, false, false, false},    {"window", false, false, false, false},
     {"gated_window", true, true, false, false}, {"lolcats", true, false, true, false},
-    {"lizard", true, true, false, true},
+    {"lizard", true, true, false, true},        {"latent", false, false, false, false},
 };
 
 static const struct row *row_of(const struct tg_mixer *m)
@@ -252,8 +252,16 @@ void tg_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const doub
     size_t H = s->heads, G = s->kv_heads;
     bool gates = row_of(r->mixer)->gates || (row_of(r->mixer)->far && s->gated);
     double *q = linear(x, param(r, "q.weight"), param(r, "q.bias"), count, H * K, D);
-    double *k = linear(x, param(r, "k.weight"), param(r, "k.bias"), count, G * K, D);
-    double *v = linear(x, param(r, "v.weight"), param(r, "v.bias"), count, G * K, D);
+    const double *down = param(r, "latent.weight"), *of = x;
+    const size_t n = down ? s->kv_rank : D;
+    double *c = down ? linear(x, down, NULL, count, n, D) : zeros(0);
+    if (down)
+        of = c;
+    double *k = linear(of, param(r, down ? "k_up.weight" : "k.weight"), param(r, "k.bias"), count,
+                       G * K, n);
+    double *v = linear(of, param(r, down ? "v_up.weight" : "v.weight"), param(r, "v.bias"), count,
+                       G * K, n);
+    tg_free(c);
     double *g =
         gates ? linear(x, param(r, "gate.weight"), param(r, "gate.bias"), count, H, D) : NULL;
     double *o = zeros(count * H * K);

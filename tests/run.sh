@@ -5,6 +5,8 @@
 set -u
 out=${1:?usage: run.sh OUT}
 cd "$(dirname "$0")/.."
+# the core that tegu chooses, where OpenBLAS does not know the processor
+[ -n "${OPENBLAS_CORETYPE-}" ] || export OPENBLAS_CORETYPE="$("$out"/tegu --version | sed -n 's/.*core //p')"
 log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT
 passed=0 failed=0

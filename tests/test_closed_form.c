@@ -131,7 +131,7 @@ static void pair_init(struct pair *p, const struct tg_test_shape *shape, const c
     *p = (struct pair){.changed = {false, true, false}};
     p->teacher = tg_test_teacher(shape, threads, 5);
     tg_test_must(tg_plan_make(&p->plan, &p->teacher->spec, &o, NULL, &err), &err);
-    tg_test_must(tg_surgery_apply(p->teacher, &p->plan, &p->student, &err), &err);
+    tg_test_must(tg_surgery_apply(p->teacher, &p->plan, NULL, &p->student, &err), &err);
     p->x = tg_alloc_floats(ROWS * shape->width);
     p->y = tg_alloc_floats(ROWS * shape->width);
     for (size_t i = 0; i < ROWS * shape->width; i++)

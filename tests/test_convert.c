@@ -234,10 +234,10 @@ static void test_state_too_large(void **state)
 
 static void test_registry(void **state)
 {
-    static const char *const want[] = {
-        "softmax",        "window",     "gated_window", "lolcats", "lizard",
-        "gated_deltanet", "kda",        "lightning",    "mamba2",  "mamba2_attention",
-        "mamba1",         "short_conv", "rglru",        "mla"};
+    static const char *const want[] = {"softmax", "window",           "gated_window", "lolcats",
+                                       "lizard",  "gated_deltanet",   "kda",          "lightning",
+                                       "mamba2",  "mamba2_attention", "mamba1",       "short_conv",
+                                       "rglru",   "latent",           "mla"};
     enum { COUNT = sizeof want / sizeof *want };
     static const size_t windows[COUNT] = {0, 128, 128, 64, 128}, sinks[COUNT] = {0, 0, 1, 0, 4};
     enum tg_feature_map map;

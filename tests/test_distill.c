@@ -300,7 +300,7 @@ static struct tg_model *changed(const struct tg_model *teacher, const char *keep
     struct tg_plan_options options = {
         .mixer = "window", .keep = keep, .window = window, .sinks = 0};
     tg_test_must(tg_plan_make(&plan, &teacher->spec, &options, NULL, &err), &err);
-    tg_test_must(tg_surgery_apply(teacher, &plan, &student, &err), &err);
+    tg_test_must(tg_surgery_apply(teacher, &plan, NULL, &student, &err), &err);
     tg_plan_release(&plan);
     return student;
 }

@@ -211,6 +211,7 @@ static struct bench open_bench(const struct pair *p)
         p->schema->adopt(&t.spec);
     else if (p->schema->flags & TG_MIXER_RECURRENT)
         t.spec.recurrent = tg_recurrent_of(&t.spec);
+    t.spec.kv_rank = t.spec.kv_rank < s->D ? t.spec.kv_rank : s->D;
     for (size_t i = 0; i < s->count; i++) {
         t.begin[i + 1] = t.begin[i] + s->lengths[i];
         t.longest = s->lengths[i] > t.longest ? s->lengths[i] : t.longest;
@@ -604,6 +605,13 @@ static double first_value(const struct bench *t, size_t rule, size_t i)
     return strcmp(r->name, "window_logit") == 0 ? log(0.1 / 0.9) : 0;
 }
 
+/* First values that are neither constants nor copies */
+static bool made_of_weights(const struct bench *t, size_t rule)
+{
+    const char *name = t->spec.mixer->params[rule].name;
+    return has(name, "latent") || has(name, "_up.");
+}
+
 static void test_inherit(void **state)
 {
     const struct pair *p = *state;
@@ -619,7 +627,7 @@ static void test_inherit(void **state)
             t.param[rule][i] = NAN;
         t.ops->inherit(&t.m, &origin, rule, t.param[rule], t.count[rule]);
         for (size_t i = 0; i < t.count[rule]; i++)
-            if (t.spec.mixer->flags & TG_MIXER_RECURRENT)
+            if (t.spec.mixer->flags & TG_MIXER_RECURRENT || made_of_weights(&t, rule))
                 assert_true(isfinite(t.param[rule][i]));
             else
                 assert_below(fabs((double)t.param[rule][i] - first_value(&t, rule, i)), 1e-6,

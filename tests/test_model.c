@@ -27,9 +27,9 @@ static const struct tg_test_shape SHAPE = {1, D, 4, 2, 6, 32, N, true, true, tru
 static const size_t LENGTHS[] = {1, 2, 15, 16, 17, 63, 64, 65, 257};
 enum { LENGTH_COUNT = sizeof LENGTHS / sizeof *LENGTHS, LONGEST = 257 };
 
-/* A layer of each row of mixers.def that can replace softmax (but that named `without`, if any),
+/* A layer of each row of mixers.def that has all these flags (but that named `without`, if any),
  * one softmax layer last */
-static struct tg_model *hybrid_without(const char *without, int threads)
+static struct tg_model *hybrid_of(unsigned flags, const char *without, int threads)
 {
     struct tg_test_shape shape = SHAPE;
     struct tg_plan_layer layers[48] = {{0}};
@@ -37,7 +37,7 @@ static struct tg_model *hybrid_without(const char *without, int threads)
     struct tg_model *s;
     size_t n = 0;
     for (size_t i = 0; tg_mixer_schemas[i]; i++)
-        if (tg_mixer_schemas[i]->flags & TG_MIXER_PLAN &&
+        if ((tg_mixer_schemas[i]->flags & flags) == flags &&
             strcmp(tg_mixer_schemas[i]->name, without) != 0) {
             layers[n].mixer = tg_mixer_schemas[i];
             if (tg_mixer_schemas[i]->flags & (TG_MIXER_WINDOW | TG_MIXER_BESIDE))
@@ -47,10 +47,16 @@ static struct tg_model *hybrid_without(const char *without, int threads)
     shape.layers = n + 1;
     struct tg_plan p = {layers, shape.layers};
     struct tg_model *t = tg_test_teacher(&shape, threads, 7);
-    tg_test_must(tg_surgery_apply(t, &p, &s, &err), &err);
+    tg_test_must(tg_surgery_apply(t, &p, NULL, &s, &err), &err);
     tg_test_stir_new(s, 0.2, 11);
     tg_model_free(t);
     return s;
+}
+
+/* All that can replace softmax */
+static struct tg_model *hybrid_without(const char *without, int threads)
+{
+    return hybrid_of(TG_MIXER_PLAN, without, threads);
 }
 
 static struct tg_model *hybrid(int threads)
@@ -227,7 +233,7 @@ static void test_cache_limits(void **state)
 /* Memory of a linear hybrid's cache does not grow with the text it can hold. */
 static void test_constant_memory(void **state)
 {
-    struct tg_model *m = hybrid(1);
+    struct tg_model *m = hybrid_of(TG_MIXER_PLAN | TG_MIXER_LINEAR, "", 1);
     struct tg_cache *a, *b;
     struct tg_err err = {0};
     size_t last = m->spec.layer_count - 1;
@@ -466,7 +472,7 @@ static void test_wide_window(void **state)
         struct tg_plan_options o = {.mixer = mixers[i], .keep = "none", .window = 65};
         struct tg_plan p;
         tg_test_must(tg_plan_make(&p, &t->spec, &o, NULL, &err), &err);
-        tg_test_must(tg_surgery_apply(t, &p, &s, &err), &err);
+        tg_test_must(tg_surgery_apply(t, &p, NULL, &s, &err), &err);
         float *want = forward_one(t, ids, 65), *got = forward_one(s, ids, 65);
         assert_below(tg_rel_error_f(got, want, 65 * D), CLOSE, mixers[i]);
         free(want);
@@ -740,7 +746,7 @@ static void test_no_memory(void **state)
         tg_mem_fail_after(n);
         int status = tg_plan_make(&p, &t->spec, &o, NULL, &err);
         if (!status)
-            status = tg_surgery_apply(t, &p, &s, &err);
+            status = tg_surgery_apply(t, &p, NULL, &s, &err);
         if (!status)
             status = tg_run_create(&r, &err);
         if (!status)

@@ -39,7 +39,7 @@ static void bench_open(struct bench *b, const struct tg_stage *stage, int thread
     *b = (struct bench){.stage = stage};
     b->teacher = tg_test_teacher(&shape, threads, 1);
     tg_test_must(tg_plan_make(&plan, &b->teacher->spec, &options, NULL, &err), &err);
-    tg_test_must(tg_surgery_apply(b->teacher, &plan, &b->student, &err), &err);
+    tg_test_must(tg_surgery_apply(b->teacher, &plan, NULL, &b->student, &err), &err);
     tg_plan_release(&plan);
     tg_test_stir_new(b->student, 0.3, 2);
     b->changed[0] = b->changed[2] = true;

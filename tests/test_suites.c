@@ -198,7 +198,7 @@ static void test_recall(void **state)
         tg_recall_source_init(&source, tok, ids.data, ids.count, &err) ||
         tg_recall_size_parse("needle:256", &sizes[0], &err) ||
         tg_plan_make(&plan, &teacher->spec, &o, NULL, &err) ||
-        tg_surgery_apply(teacher, &plan, &blind, &err))
+        tg_surgery_apply(teacher, &plan, NULL, &blind, &err))
         fail_msg("%s", err.msg);
     struct tg_suite_job job = {.teacher = teacher,
                                .student = blind,

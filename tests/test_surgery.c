@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/rng.h"
 #include "linearize/surgery/surgery.h"
 #include "tests/small_model.h"
 
@@ -381,7 +382,7 @@ static void test_inheritance(void **state)
         struct tg_plan p;
         size_t copied = 0, new_ones = 0;
         tg_test_must(tg_plan_make(&p, &t->spec, &o, NULL, &err), &err);
-        tg_test_must(tg_surgery_apply(t, &p, &s, &err), &err);
+        tg_test_must(tg_surgery_apply(t, &p, NULL, &s, &err), &err);
         assert_string_equal(s->spec.family, "tegu");
         assert_string_equal(s->spec.base_family, "llama");
         assert_string_equal(s->spec.layers[1].mixer->name, "softmax");
@@ -412,7 +413,7 @@ static void test_gated_window_start(void **state)
     struct tg_err err = {0};
     (void)state;
     tg_test_must(tg_plan_make(&p, &t->spec, &o, NULL, &err), &err);
-    tg_test_must(tg_surgery_apply(t, &p, &s, &err), &err);
+    tg_test_must(tg_surgery_apply(t, &p, NULL, &s, &err), &err);
     for (size_t h = 0; h < 4; h++) {
         assert_true(tg_model_param(s, "layers.0.mixer.gate.bias")[h] == 5);
         assert_true(tg_model_param(s, "layers.0.mixer.far_logit")[h] == 0);
@@ -426,15 +427,86 @@ static void test_gated_window_start(void **state)
     tg_model_free(t);
 }
 
+/* A window row whose layers have a kv head for each query head, and one with a single kv head */
+static void each_its_own(struct tg_layer_spec *l)
+{
+    l->kv_heads = l->heads;
+}
+static void one_for_all(struct tg_layer_spec *l)
+{
+    l->kv_heads = 1;
+}
+
+static struct tg_model *teacher_with(enum tg_qk_norm norm)
+{
+    static const struct tg_test_shape shape = {2, 16, 6, 2, 6, 24, 40, true, true, true};
+    struct tg_model *plain = tg_test_teacher(&shape, 1, 5), *t;
+    struct tg_err err = {0};
+    for (size_t l = 0; l < 2; l++)
+        plain->spec.layers[l].qk_norm = norm;
+    tg_test_must(tg_model_create(&t, &plain->spec, &plain->ctx, &err), &err);
+    for (size_t i = 0; i < t->params.count; i++) {
+        struct tg_rng rng = tg_rng_make(6, i);
+        for (size_t j = 0; j < t->params.items[i].count; j++)
+            t->data[t->params.items[i].offset + j] = (float)(0.5 + 0.5 * tg_rng_normal(&rng));
+    }
+    tg_model_free(plain);
+    return t;
+}
+
+enum { TOKENS = 30 };
+static void hidden_of(const struct tg_model *m, float *hidden)
+{
+    static const size_t begin[] = {0, TOKENS};
+    const struct tg_batch b = {.count = 1, .begin = begin};
+    struct tg_run *run;
+    struct tg_err err = {0};
+    int32_t ids[TOKENS];
+    tg_test_ids(ids, TOKENS, m->spec.vocab, 2);
+    tg_test_must(tg_run_create(&run, &err), &err);
+    tg_test_must(tg_run_fit(run, m, &b, false, &err), &err);
+    tg_model_forward(m, run, ids, &b, hidden, false, NULL);
+    tg_run_free(run);
+}
+
+/* Repeated kv heads give the teacher's own outputs, whatever the norm of k is over. */
+static void test_repeated_heads(void **state)
+{
+    struct tg_mixer_schema row = *tg_mixer_schema_find("window");
+    struct tg_plan_layer one = {.mixer = &row}, layers[2];
+    const struct tg_plan plan = {.layers = layers, .count = 2};
+    float want[TOKENS * 16], got[TOKENS * 16];
+    struct tg_err err = {0};
+    (void)state;
+    one.set[TG_PLAN_WINDOW] = tg_given(TOKENS);
+    layers[0] = layers[1] = one;
+    for (int norm = TG_QK_NONE; norm <= TG_QK_WIDE; norm++) {
+        struct tg_model *t = teacher_with((enum tg_qk_norm)norm), *s;
+        row.adopt = each_its_own;
+        tg_test_must(tg_surgery_apply(t, &plan, NULL, &s, &err), &err);
+        assert_int_equal(s->spec.layers[1].kv_heads, 6);
+        hidden_of(t, want);
+        hidden_of(s, got);
+        assert_below(tg_rel_error_f(got, want, TOKENS * 16), 1e-5, "repeated kv heads");
+        tg_model_free(s);
+        row.adopt = one_for_all;
+        assert_int_equal(tg_surgery_apply(t, &plan, NULL, &s, &err), TG_ERR_MISMATCH);
+        assert_non_null(strstr(err.msg, "layers.0.mixer.k.weight"));
+        assert_null(s);
+        tg_model_free(t);
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_keep),        cmocka_unit_test(test_keep_small_window),
-        cmocka_unit_test(test_bad_options), cmocka_unit_test(test_other_mixers_refused),
-        cmocka_unit_test(test_auto),        cmocka_unit_test(test_plan_file),
-        cmocka_unit_test(test_plan_json),   cmocka_unit_test(test_bad_plans),
-        cmocka_unit_test(test_rank_file),   cmocka_unit_test(test_bad_ranks),
-        cmocka_unit_test(test_inheritance), cmocka_unit_test(test_gated_window_start),
+        cmocka_unit_test(test_keep),           cmocka_unit_test(test_keep_small_window),
+        cmocka_unit_test(test_bad_options),    cmocka_unit_test(test_other_mixers_refused),
+        cmocka_unit_test(test_auto),           cmocka_unit_test(test_plan_file),
+        cmocka_unit_test(test_plan_json),      cmocka_unit_test(test_bad_plans),
+        cmocka_unit_test(test_rank_file),      cmocka_unit_test(test_bad_ranks),
+        cmocka_unit_test(test_inheritance),    cmocka_unit_test(test_gated_window_start),
+        cmocka_unit_test(test_repeated_heads),
     };
     return tg_run_tests("surgery", tests, sizeof tests / sizeof *tests);
 }

@@ -66,7 +66,7 @@ static struct tg_model *make_student(const struct tg_model *teacher)
     struct tg_model *student;
     struct tg_plan_options options = {.keep = "1", .window = 3, .sinks = 1};
     tg_test_must(tg_plan_make(&plan, &teacher->spec, &options, NULL, &err), &err);
-    tg_test_must(tg_surgery_apply(teacher, &plan, &student, &err), &err);
+    tg_test_must(tg_surgery_apply(teacher, &plan, NULL, &student, &err), &err);
     tg_plan_release(&plan);
     return student;
 }

@@ -340,7 +340,7 @@ static int open_models(struct bench *b, struct tg_err *err)
         if (status == TG_OK)
             status = tg_plan_make(&plan, &b->model->spec, &ask.options, NULL, err);
         if (status == TG_OK)
-            status = tg_surgery_apply(b->model, &plan, &b->made, err);
+            status = tg_surgery_apply(b->model, &plan, NULL, &b->made, err);
         tg_plan_release(&plan);
         if (status)
             return status;

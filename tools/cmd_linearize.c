@@ -40,23 +40,38 @@ static const struct tg_option options[] = {
 };
 #undef AT
 
-/* What the closed form did to each layer; empty without --data */
+/* What --data is for: the teacher's attention measured, and what the closed form did to each layer.
+ * Empty without it. */
 struct fits {
+    struct tg_ids ids;
+    struct tg_lookback look;
     bool *changed; /* [layers], owned; NULL: not done */
     struct tg_gain_result *results;
     size_t layers;
 };
 static void fits_release(struct fits *f)
 {
+    tg_ids_release(&f->ids);
+    tg_lookback_release(&f->look);
     tg_free(f->changed);
     tg_free(f->results);
+}
+
+static int measure(struct tg_tool *t, const struct settings *set, const struct tg_subject *teacher,
+                   struct fits *f, struct tg_err *err)
+{
+    int status = tg_texts_read(&set->files, teacher->tok, teacher->model->spec.vocab, &f->ids, err);
+    if (status == TG_OK)
+        status =
+            tg_calibrate_lookback(teacher->model, f->ids.data, f->ids.count, (size_t)set->length,
+                                  TG_LOOKBACK_WINDOWS, &f->look, &t->progress, err);
+    return status;
 }
 
 static int fit(struct tg_tool *t, const struct settings *set, const struct tg_plan *plan,
                const struct tg_subject *teacher, struct tg_model *student, struct fits *f,
                struct tg_err *err)
 {
-    struct tg_ids ids = {0};
     f->layers = plan->count;
     f->changed = tg_alloc_array(f->layers, sizeof *f->changed);
     f->results = tg_alloc_array(f->layers, sizeof *f->results);
@@ -64,13 +79,9 @@ static int fit(struct tg_tool *t, const struct settings *set, const struct tg_pl
         return tg_fail(err, TG_ERR_NOMEM, "no memory for %zu layers", f->layers);
     for (size_t l = 0; l < f->layers; l++)
         f->changed[l] = plan->layers[l].mixer != NULL;
-    int status = tg_texts_read(&set->files, teacher->tok, teacher->model->spec.vocab, &ids, err);
-    if (status == TG_OK)
-        status = tg_calibrate_gains(teacher->model, student, f->changed, ids.data, ids.count,
-                                    (size_t)set->length, (size_t)set->tokens, f->results,
-                                    &t->progress, err);
-    tg_ids_release(&ids);
-    return status;
+    return tg_calibrate_gains(teacher->model, student, f->changed, f->ids.data, f->ids.count,
+                              (size_t)set->length, (size_t)set->tokens, f->results, &t->progress,
+                              err);
 }
 
 static void fits_print(const struct tg_tool *t, const struct fits *f)
@@ -166,8 +177,10 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
         status = tg_subject_open(t, teacher_path, flags, &teacher, err);
     if (status == TG_OK)
         status = make_plan(set, &teacher.model->spec, &plan, err);
+    if (status == TG_OK && set->files.count)
+        status = measure(t, set, &teacher, &fits, err);
     if (status == TG_OK)
-        status = tg_surgery_apply(teacher.model, &plan, &student, err);
+        status = tg_surgery_apply(teacher.model, &plan, &fits.look, &student, err);
     if (status == TG_OK && set->files.count)
         status = fit(t, set, &plan, &teacher, student, &fits, err);
     if (status == TG_OK) {
@@ -197,8 +210,9 @@ const struct tg_command tg_cmd_linearize = {
     .max_args = 2,
     .details = "Writes the untrained hybrid to OUT, a native checkpoint. What can be inherited "
                "from the softmax layers is. With "
-               "--data each head's output is then scaled by the gain that fits the teacher's "
-               "activations best.",
+               "--data the mixers also learn how far back each head of the teacher looks, and each "
+               "head's output is then scaled by the gain that fits the teacher's activations "
+               "best.",
     .settings_size = sizeof(struct settings),
     .groups = {{options, 0}, {tg_plan_flag_options, offsetof(struct settings, flags)}},
     .run = run,

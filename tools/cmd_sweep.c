@@ -267,7 +267,7 @@ static int measure_window(struct job *j, const char *keep, size_t window, struct
     int status = plan_window(j, keep, window, &plan, err);
     row.kept = count_kept(&plan);
     if (status == TG_OK)
-        status = tg_surgery_apply(j->base.teacher.model, &plan, &model, err);
+        status = tg_surgery_apply(j->base.teacher.model, &plan, NULL, &model, err);
     if (status == TG_OK)
         status = measure(j, model, &row, err);
     tg_model_free(model);

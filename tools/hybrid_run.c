@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "distill/calibrate.h"
 #include "distill/rank.h"
 #include "distill/sample.h"
 #include "tools/eval/validate.h"
@@ -227,11 +228,27 @@ static int plan_step(struct tg_hybrid_run *r, struct tg_err *err)
     return status;
 }
 
+/* Surgery, from the teacher's attention on a few windows of the training text: the same in every
+ * run, so a run that goes on starts from the same student. */
+static int make_student(struct tg_hybrid_run *r, struct tg_err *err)
+{
+    struct tg_hybrid_base *b = r->base;
+    int status = TG_OK;
+    if (!b->looked)
+        status = tg_calibrate_lookback(b->teacher.model, b->data->train, b->data->train_count,
+                                       (size_t)b->set->data.length, TG_LOOKBACK_WINDOWS, &b->look,
+                                       &b->t->progress, err);
+    b->looked = status == TG_OK;
+    return status == TG_OK
+               ? tg_surgery_apply(b->teacher.model, &r->plan, &b->look, &r->student, err)
+               : status;
+}
+
 static int train_step(struct tg_hybrid_run *r, struct tg_err *err)
 {
     const struct tg_hybrid_base *b = r->base;
     double began = tg_now();
-    int status = tg_surgery_apply(b->teacher.model, &r->plan, &r->student, err);
+    int status = make_student(r, err);
     struct tg_train_job train = {
         .teacher = b->teacher.model,
         .student = r->student,
@@ -286,7 +303,7 @@ int tg_hybrid_untrained(const struct tg_hybrid_base *b, const struct tg_plan *pl
             plain.layers[l].set[TG_PLAN_WINDOW] = tg_given((double)size);
     }
     if (status == TG_OK)
-        status = tg_surgery_apply(b->teacher.model, &plain, model, err);
+        status = tg_surgery_apply(b->teacher.model, &plain, NULL, model, err);
     tg_spec_release(&spec);
     tg_plan_release(&plain);
     return status;
@@ -385,6 +402,7 @@ void tg_hybrid_close(struct tg_hybrid_run *r)
 
 void tg_hybrid_release(struct tg_hybrid_base *b)
 {
+    tg_lookback_release(&b->look);
     tg_ids_release(&b->validation);
     tg_data_close(b->data);
     tg_subject_close(&b->teacher);

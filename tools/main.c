@@ -222,15 +222,26 @@ out:
     return status;
 }
 
+/* OpenBLAS chooses its core while it is loaded, so a better one takes a new start of the program. A
+ * user's own OPENBLAS_CORETYPE stays; where no new start is possible the old core serves. */
+static void choose_blas_core(char **argv)
+{
+    static const char name[] = "OPENBLAS_CORETYPE";
+    const char *core = getenv(name) ? NULL : tg_gemm_better_core();
+    if (core && setenv(name, core, 0) == 0)
+        execv("/proc/self/exe", argv);
+}
+
 int main(int argc, char **argv)
 {
+    choose_blas_core(argv);
     if (argc < 2) {
         print_overview(stderr);
         return TG_EXIT_USAGE;
     }
     const char *word = argv[1];
     if (strcmp(word, "--version") == 0) {
-        printf("tegu %s\n", TG_VERSION);
+        printf("tegu %s\nBLAS: OpenBLAS, core %s\n", TG_VERSION, tg_gemm_core());
         return TG_EXIT_DONE;
     }
     if (strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {

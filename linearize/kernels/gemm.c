@@ -33,6 +33,18 @@ const char *tg_gemm_core(void)
     return openblas_get_corename();
 }
 
+const char *tg_gemm_better_core(void)
+{
+    static const char *const old[] = {"Prescott", "Core2", "Nehalem", "Generic"};
+    const unsigned flags = tg_cpu_flags();
+    if (!(flags & TG_CPU_AVX2))
+        return NULL;
+    for (size_t i = 0; i < sizeof old / sizeof *old; i++)
+        if (strcmp(tg_gemm_core(), old[i]) == 0)
+            return flags & TG_CPU_AVX512 ? "SkylakeX" : "Haswell";
+    return NULL;
+}
+
 struct gemm {
     const struct tg_kernels *kern;
     bool ta, tb;

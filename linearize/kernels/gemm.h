@@ -11,6 +11,10 @@
 /* Must be called once before any other call (sets OpenBLAS to one thread); cheap, idempotent. */
 void tg_gemm_init(void);
 const char *tg_gemm_core(void); /* OpenBLAS core in use: "Cooperlake" */
+/* OpenBLAS takes a processor that is newer than itself for an old one (Prescott), at a fifth of the
+ * speed. The core to name in OPENBLAS_CORETYPE before the program starts; NULL: it has a good one.
+ */
+const char *tg_gemm_better_core(void);
 
 /* C[m,n] = alpha op(A) op(B) + beta C; op(A) is [m,k], op(B) is [k,n]; ta: A is stored [k,m]; tb: B
  * is stored [n,k]. lda, ldb, ldc are row strides of the stored matrices. beta 0 never reads C. The

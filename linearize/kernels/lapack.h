@@ -14,4 +14,10 @@
  * rounding is TG_ERR_VALUE, and x is then undefined. */
 int tg_lapack_solve_spd(size_t n, double *a, const double *ridge, double *x, struct tg_err *err);
 
+/* Singular values s [min(m,n)], largest first, and where vt is not NULL the right singular vectors
+ * as rows vt [min(m,n),n] of a [m,n] row-major, which is overwritten. Needs memory as large as a
+ * again. TG_ERR_NOMEM, or TG_ERR_VALUE where a is not finite or the iteration does not end; s and
+ * vt are then undefined. */
+int tg_lapack_svd(size_t m, size_t n, double *a, double *s, double *vt, struct tg_err *err);
+
 #endif

@@ -136,10 +136,12 @@ void tg_proj_rotate(const struct tg_ctx *ctx, const struct tg_mixer *m, const st
         return;
     struct pass p = pass_of(ctx, m, b, m->spec->heads, q);
     p.sign = sign;
-    tg_parallel(ctx->threads, blocks_of(p.rows), rotate_item, &p);
+    if (q)
+        tg_parallel(ctx->threads, blocks_of(p.rows), rotate_item, &p);
     p.heads = m->spec->kv_heads;
     p.x = k;
-    tg_parallel(ctx->threads, blocks_of(p.rows), rotate_item, &p);
+    if (k)
+        tg_parallel(ctx->threads, blocks_of(p.rows), rotate_item, &p);
 }
 
 static void limit(float *x, size_t n, float most)
@@ -155,37 +157,63 @@ static void limit_bwd(const float *x, float *dx, size_t n, float most)
         dx[i] = fabsf(x[i]) < most ? dx[i] : 0;
 }
 
-/* One projection, limited; what it is then is kept where `keep` is not NULL */
-static void project(const struct tg_ctx *ctx, const struct tg_mixer *m, const float *x,
+static struct tg_kv_input straight(const struct tg_mixer *m, const float *x)
+{
+    return (struct tg_kv_input){.x = x, .n = m->width, .k = "k.weight", .v = "v.weight"};
+}
+
+/* One projection of x [rows,n_in], limited; what it is then is kept where `keep` is not NULL */
+static void project(const struct tg_ctx *ctx, const struct tg_mixer *m, const float *x, size_t n_in,
                     const float *w, const float *bias, float *y, size_t rows, size_t n, float *keep)
 {
-    tg_linear_fwd(ctx, x, w, bias, y, rows, n, m->width);
+    tg_linear_fwd(ctx, x, w, bias, y, rows, n, n_in);
     if (m->spec->qkv_clip > 0)
         limit(y, rows * n, (float)m->spec->qkv_clip);
     if (keep)
         memcpy(keep, y, rows * n * sizeof *y);
 }
 
-void tg_proj_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
-                 const float *x, float *q, float *k, float *v, float *saved)
+void tg_proj_q_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
+                   const float *x, float *q, float *saved)
 {
     const struct tg_layer_spec *s = m->spec;
-    size_t rows = tg_batch_rows(b), HK = s->heads * s->head_dim, GK = s->kv_heads * s->head_dim;
+    const size_t rows = tg_batch_rows(b);
+    const bool raw = saved && (s->qkv_clip > 0 || s->qk_norm);
+    struct kept kept = {0};
+    if (saved)
+        kept_lay(m, b, saved, &kept);
+    project(ctx, m, x, m->width, tg_mixer_param(m, "q.weight"), tg_mixer_param(m, "q.bias"), q,
+            rows, s->heads * s->head_dim, raw ? kept.q : NULL);
+    const struct tg_qk_norm_job norm = q_norm(ctx, m, rows);
+    if (s->qk_norm)
+        tg_qk_norm_fwd(&norm, q, kept.stats_q);
+}
+
+void tg_proj_kv_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
+                    const struct tg_kv_input *from, float *k, float *v, float *saved)
+{
+    const struct tg_layer_spec *s = m->spec;
+    const size_t rows = tg_batch_rows(b);
     const bool clip = s->qkv_clip > 0, raw = saved && (clip || s->qk_norm);
     struct kept kept = {0};
     if (saved)
         kept_lay(m, b, saved, &kept);
-    project(ctx, m, x, tg_mixer_param(m, "q.weight"), tg_mixer_param(m, "q.bias"), q, rows, HK,
-            raw ? kept.q : NULL);
-    project(ctx, m, x, tg_mixer_param(m, "k.weight"), tg_mixer_param(m, "k.bias"), k, rows, GK,
-            raw ? kept.k : NULL);
-    project(ctx, m, x, tg_mixer_param(m, "v.weight"), tg_mixer_param(m, "v.bias"), v, rows,
-            s->kv_heads * tg_value_dim(s), saved && clip ? kept.v : NULL);
-    if (!s->qk_norm)
-        return;
-    const struct tg_qk_norm_job nq = q_norm(ctx, m, rows), nk = k_norm(ctx, m, rows);
-    tg_qk_norm_fwd(&nq, q, kept.stats_q);
-    tg_qk_norm_fwd(&nk, k, kept.stats_k);
+    project(ctx, m, from->x, from->n, tg_mixer_param(m, from->k), tg_mixer_param(m, "k.bias"), k,
+            rows, s->kv_heads * s->head_dim, raw ? kept.k : NULL);
+    if (v)
+        project(ctx, m, from->x, from->n, tg_mixer_param(m, from->v), tg_mixer_param(m, "v.bias"),
+                v, rows, s->kv_heads * tg_value_dim(s), saved && clip ? kept.v : NULL);
+    const struct tg_qk_norm_job norm = k_norm(ctx, m, rows);
+    if (s->qk_norm)
+        tg_qk_norm_fwd(&norm, k, kept.stats_k);
+}
+
+void tg_proj_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
+                 const float *x, float *q, float *k, float *v, float *saved)
+{
+    const struct tg_kv_input from = straight(m, x);
+    tg_proj_q_fwd(ctx, m, b, x, q, saved);
+    tg_proj_kv_fwd(ctx, m, b, &from, k, v, saved);
 }
 
 /* Back through norms and limits */
@@ -209,9 +237,10 @@ static void raw_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const st
     }
 }
 
-void tg_proj_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
-                 const float *x, const float *saved, float *dq, float *dk, float *dv, float *dx,
-                 const struct tg_mixer_grads *d, float *work)
+void tg_proj_from_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
+                      const float *x, const struct tg_kv_input *from, const float *saved, float *dq,
+                      float *dk, float *dv, float *dx, float *dfrom, const struct tg_mixer_grads *d,
+                      float *work)
 {
     const struct tg_layer_spec *s = m->spec;
     size_t rows = tg_batch_rows(b), HK = s->heads * s->head_dim, GK = s->kv_heads * s->head_dim;
@@ -220,10 +249,19 @@ void tg_proj_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struc
     raw_bwd(ctx, m, &kept, dq, dk, dv, rows, d, work);
     tg_linear_bwd(ctx, x, tg_mixer_param(m, "q.weight"), dq, dx, 0, tg_mixer_grad(m, d, "q.weight"),
                   tg_mixer_grad(m, d, "q.bias"), rows, HK, m->width);
-    tg_linear_bwd(ctx, x, tg_mixer_param(m, "k.weight"), dk, dx, 1, tg_mixer_grad(m, d, "k.weight"),
-                  tg_mixer_grad(m, d, "k.bias"), rows, GK, m->width);
-    tg_linear_bwd(ctx, x, tg_mixer_param(m, "v.weight"), dv, dx, 1, tg_mixer_grad(m, d, "v.weight"),
-                  tg_mixer_grad(m, d, "v.bias"), rows, s->kv_heads * tg_value_dim(s), m->width);
+    tg_linear_bwd(ctx, from->x, tg_mixer_param(m, from->k), dk, dfrom, dfrom == dx,
+                  tg_mixer_grad(m, d, from->k), tg_mixer_grad(m, d, "k.bias"), rows, GK, from->n);
+    tg_linear_bwd(ctx, from->x, tg_mixer_param(m, from->v), dv, dfrom, 1,
+                  tg_mixer_grad(m, d, from->v), tg_mixer_grad(m, d, "v.bias"), rows,
+                  s->kv_heads * tg_value_dim(s), from->n);
+}
+
+void tg_proj_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
+                 const float *x, const float *saved, float *dq, float *dk, float *dv, float *dx,
+                 const struct tg_mixer_grads *d, float *work)
+{
+    const struct tg_kv_input from = straight(m, x);
+    tg_proj_from_bwd(ctx, m, b, x, &from, saved, dq, dk, dv, dx, dx, d, work);
 }
 
 static size_t out_width(const struct tg_mixer *m)

@@ -17,6 +17,14 @@ bool tg_mixer_has(const struct tg_mixer *m, const char *name);
 const float *tg_mixer_param(const struct tg_mixer *m, const char *name);
 float *tg_mixer_grad(const struct tg_mixer *m, const struct tg_mixer_grads *d, const char *name);
 
+/* What keys and values are projected from: the mixer's input by k.weight and v.weight, or for some
+ * rows something made of it */
+struct tg_kv_input {
+    const float *x; /* [rows,n] */
+    size_t n;
+    const char *k, *v; /* names of the weights [GK,n], [GV,n] */
+};
+
 /* Floats kept for backward: what norms and limits were of */
 size_t tg_proj_saved(const struct tg_mixer *m, const struct tg_batch *b);
 size_t tg_proj_work(const struct tg_mixer *m, const struct tg_batch *b); /* of tg_proj_bwd */
@@ -24,11 +32,22 @@ size_t tg_proj_work(const struct tg_mixer *m, const struct tg_batch *b); /* of t
  * follows. */
 void tg_proj_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                  const float *x, float *q, float *k, float *v, float *saved);
+/* The parts of it, for keys and values of another input; v NULL: keys alone */
+void tg_proj_q_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
+                   const float *x, float *q, float *saved);
+void tg_proj_kv_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
+                    const struct tg_kv_input *from, float *k, float *v, float *saved);
 /* dq, dk, dv are overwritten; dx [rows,D] is written; parameter gradients accumulate. */
 void tg_proj_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                  const float *x, const float *saved, float *dq, float *dk, float *dv, float *dx,
                  const struct tg_mixer_grads *d, float *work);
-/* Rotary in place; sign +1 forward, -1 for gradients. Nothing without rotary. */
+/* The same with the gradient of `from` written to dfrom [rows,n] apart from dx */
+void tg_proj_from_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
+                      const float *x, const struct tg_kv_input *from, const float *saved, float *dq,
+                      float *dk, float *dv, float *dx, float *dfrom, const struct tg_mixer_grads *d,
+                      float *work);
+/* Rotary in place, q or k may be NULL; sign +1 forward, -1 for gradients. Nothing without rotary.
+ */
 void tg_proj_rotate(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                     float *q, float *k, float sign);
 /* y [rows,H,V] -> out [rows,D]. gates: tg_proj_out_floats (0 without output gate), from forward to

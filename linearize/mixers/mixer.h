@@ -66,7 +66,9 @@ struct tg_mixer_ops {
                  size_t capacity, const float *x, float *const *states, float *y, float *work);
     /* Initial value of parameter `rule` of the new layer, given the softmax (or window) layer that
      * it replaces; data [count]. Called for what the caller did not copy: parameters of the same
-     * name and shape, and k, v and their norms with kv heads repeated. NULL: no plan gives it. */
+     * name and shape, and k, v and their norms with kv heads repeated. In the order of the rules:
+     * m has the values of those before. Values that are not finite mean that there are none (no
+     * memory, bad weights), and the caller fails. NULL: no plan gives it. */
     void (*inherit)(const struct tg_mixer *m, const struct tg_origin *o, size_t rule, float *data,
                     size_t count);
 };

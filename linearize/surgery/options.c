@@ -1,4 +1,5 @@
 /* Options of a plan's layers: who has them, where the spec holds them, whether a value can be. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -78,6 +79,10 @@ static bool has_groups(const struct tg_mixer_schema *s)
 {
     return has_dim(s, TG_DIM_GROUPS) || has_dim(s, TG_DIM_X_B_C);
 }
+static bool has_latent(const struct tg_mixer_schema *s)
+{
+    return has_dim(s, TG_DIM_KV_RANK);
+}
 /* beta, by which the delta rule's eigenvalues become negative */
 static bool has_beta(const struct tg_mixer_schema *s)
 {
@@ -133,7 +138,8 @@ const struct tg_plan_option tg_plan_rows[TG_PLAN_KEYS] = {
 #define SIZE(field) TG_STORE_SIZE, offsetof(struct tg_layer_spec, field)
 #define TRUTH(field) TG_STORE_TRUTH, offsetof(struct tg_layer_spec, field)
 #define UNTRUTH(field) TG_STORE_UNTRUTH, offsetof(struct tg_layer_spec, field)
-#define AT(store) store, 0
+#define IN_ROW(store) store, 0
+#define REAL(store) store, 0
 #define TG_PLAN_OPTION(id, name, flag, choice, lo, hi, has, store, meta, help)                     \
     {name, choice, lo, hi, has, store},
 #include "linearize/surgery/options.def"
@@ -146,7 +152,7 @@ const char *tg_plan_value_text(enum tg_plan_key key, double value, char *buf, si
     if (row->choice)
         snprintf(buf, size, "%s", row->choice((size_t)value));
     else
-        snprintf(buf, size, "%.0f", value);
+        snprintf(buf, size, "%.15g", value);
     return buf;
 }
 
@@ -189,6 +195,8 @@ double tg_plan_value_in(enum tg_plan_key key, const struct tg_layer_spec *l)
         return (double)l->feature_dim;
     case TG_STORE_KV:
         return l->kv_heads == l->heads;
+    case TG_STORE_ERROR:
+        return NAN;
     default:
         return (double)(has_dim(l->mixer, TG_DIM_KV_RANK) ? l->kv_rank : l->recurrent.rank);
     }
@@ -224,6 +232,8 @@ static void put(enum tg_plan_key key, double value, const struct tg_layer_spec *
     case TG_STORE_RANK:
         *(has_dim(l->mixer, TG_DIM_KV_RANK) ? &l->kv_rank : &l->recurrent.rank) = (size_t)value;
         break;
+    case TG_STORE_ERROR:
+        break;
     }
 }
 
@@ -241,8 +251,8 @@ static void put_given(const struct tg_plan_layer *p, const struct tg_layer_spec 
 
 /* What is given is put twice: sizes that the mixer derives from others must see it, and those that
  * it sets must give way. */
-void tg_plan_layer_spec(const struct tg_plan_layer *p, const struct tg_layer_spec *from,
-                        struct tg_layer_spec *to)
+void tg_plan_layer_spec(const struct tg_plan_layer *p, size_t width,
+                        const struct tg_layer_spec *from, struct tg_layer_spec *to)
 {
     *to = *from;
     to->mixer = p->mixer;
@@ -255,6 +265,7 @@ void tg_plan_layer_spec(const struct tg_plan_layer *p, const struct tg_layer_spe
     if (!p->mixer->adopt)
         return;
     p->mixer->adopt(to);
+    to->kv_rank = to->kv_rank < width ? to->kv_rank : width; /* adopt does not know D */
     put_given(p, from, to);
 }
 
@@ -326,6 +337,13 @@ int tg_plan_check_layer(const struct tg_plan_layer *p, const struct tg_layer_spe
     if (!(p->mixer->flags & TG_MIXER_PLAN))
         return tg_fail(err, TG_ERR_VALUE, "%s: layer %zu: mixer '%s' cannot replace softmax", where,
                        l, p->mixer->name);
+    if (from->window && !(p->mixer->flags & TG_MIXER_LINEAR))
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: layer %zu sees %zu tokens; '%s' keeps and sees all of them", where, l,
+                       from->window, p->mixer->name);
+    if (p->set[TG_PLAN_RANK].given && p->set[TG_PLAN_RANK_ERROR].given)
+        return tg_fail(err, TG_ERR_VALUE, "%s: layer %zu: rank and rank_error are both given",
+                       where, l);
     for (int k = 0; k < TG_PLAN_KEYS; k++) {
         int status = p->set[k].given ? check_option(p, (enum tg_plan_key)k, l, where, err) : TG_OK;
         if (status)

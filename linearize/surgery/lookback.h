@@ -1,0 +1,33 @@
+/* What a teacher's attention does on text: per layer and query head, how far back it looks and how
+ * spread out it is. First values of decays and windows are made from it. */
+#ifndef TG_LINEARIZE_LOOKBACK_H
+#define TG_LINEARIZE_LOOKBACK_H
+
+#include "linearize/model/model.h"
+
+/* Means over all tokens measured so far. A zeroed struct has none. */
+struct tg_lookback {
+    size_t layers, tokens;
+    struct tg_attention_stats *of; /* [layers]; NULL arrays: the layer does not attend. Owned */
+    double *means, *sums; /* the arrays of `of`, and their sums over tokens, laid alike. Owned */
+};
+
+/* Runs the teacher over ids [rows] and adds every token's
+ *
+ *   distance  sum_j p_tj (t - j)        entropy  -sum_j p_tj log p_tj
+ *
+ * with p_tj the attention of token t to key j, learned sinks in its denominator. Measured are the
+ * layers that a plan can change (softmax and window rows). Sequences start from an empty state, and
+ * rotary tables must reach their length (tg_model_reserve). Sums are in double, in an order that
+ * does not depend on the number of threads.
+ *
+ * Memory while it runs: the teacher's forward, q, k and v of one layer, and for each thread 32
+ * scores for each token of the longest sequence. On failure `out` must not be used further, but
+ * released. */
+int tg_lookback_measure(struct tg_lookback *out, const struct tg_model *teacher,
+                        const struct tg_batch *b, const int32_t *ids, struct tg_err *err);
+void tg_lookback_release(struct tg_lookback *l);
+/* NULL where nothing was measured; look may be NULL */
+const struct tg_attention_stats *tg_lookback_of(const struct tg_lookback *look, size_t layer);
+
+#endif
