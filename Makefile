@@ -65,6 +65,8 @@ $(OUT)/bench/%: $(OBJ)/tests/bench/%.o $(call objs,base) $(call objs,formats)
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(DEP_LIBS)
 
+$(OUT)/bench/mixers: $(LIB_OBJS)
+
 tests: $(TESTS)
 lib: $(OUT)/libtegu.a $(OUT)/libtegu.so ## libtegu, static and shared
 
@@ -76,8 +78,9 @@ demo: setup ## turn the embedded teacher into a validated hybrid (under five min
 test: setup ## every default test, with a closing count
 	@$(MAKE) --no-print-directory -j$(JOBS) all tests lib
 	@bash tests/run.sh $(OUT)
-test-long: all ## kill -9 in every phase of ten runs, each then goes on to the same weights (minutes)
+test-long: all ## kill -9 in every phase of ten runs, each then goes on to the same weights; recall learned from nothing (minutes)
 	@bash tests/long/kill9.sh $(OUT)
+	@bash tests/long/mqar.sh $(OUT)
 setup: ## install missing packages, if it may
 	@sh scripts/setup.sh
 

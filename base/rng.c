@@ -73,3 +73,14 @@ void tg_rng_shuffle(struct tg_rng *r, size_t *items, size_t count)
         items[j] = t;
     }
 }
+
+void tg_rng_distinct(struct tg_rng *r, size_t *all, size_t n, size_t limit)
+{
+    for (size_t i = 0; i < limit; i++)
+        all[i] = i;
+    for (size_t i = 0; i < n; i++) {
+        size_t j = i + (size_t)tg_rng_below(r, limit - i), t = all[i];
+        all[i] = all[j];
+        all[j] = t;
+    }
+}

@@ -18,5 +18,7 @@ uint64_t tg_rng_below(struct tg_rng *r, uint64_t n); /* uniform in [0, n), unbia
 double tg_rng_uniform(struct tg_rng *r);             /* [0, 1), 53 bits */
 double tg_rng_normal(struct tg_rng *r);              /* Box-Muller */
 void tg_rng_shuffle(struct tg_rng *r, size_t *items, size_t count);
+/* The first n of all [limit] become n different numbers below limit, in random order. */
+void tg_rng_distinct(struct tg_rng *r, size_t *all, size_t n, size_t limit);
 
 #endif

@@ -7,11 +7,21 @@ void tg_layer_recur(struct tg_layer_spec *l, const char *mixer, const struct tg_
 {
     l->mixer = tg_mixer_schema_find(mixer);
     l->recurrent = *r;
-    l->heads = l->kv_heads = l->head_dim = l->value_dim = 0;
+    l->heads = l->kv_heads = l->value_heads = l->head_dim = l->value_dim = 0;
     l->window = l->rotary_dim = l->rope = l->sinks = l->q_rank = l->kv_rank = 0;
     l->qkv_bias = l->o_bias = l->qk_norm_bias = l->output_gate = false;
     l->qk_norm = TG_QK_NONE;
     l->attn_scale = l->attn_softcap = l->qkv_clip = l->latent_eps = 0;
+}
+
+void tg_layer_linear(struct tg_layer_spec *l, const char *mixer, const struct tg_layer_spec *from)
+{
+    tg_layer_recur(l, mixer, &from->recurrent);
+    l->heads = l->kv_heads = from->kv_heads;
+    l->value_heads = from->value_heads;
+    l->head_dim = from->head_dim;
+    l->value_dim = from->value_dim;
+    l->attn_scale = from->attn_scale;
 }
 
 int tg_config_kinds(struct tg_json c, const char *key, const char *const names[4], size_t period,
@@ -65,43 +75,51 @@ int tg_config_listed(struct tg_json c, const char *key, size_t first, size_t lay
     return TG_OK;
 }
 
-int tg_config_deltanet(struct tg_json c, struct tg_recurrent_spec *r, struct tg_err *err)
+int tg_config_deltanet(struct tg_json c, struct tg_layer_spec *l, struct tg_err *err)
 {
+    const struct {
+        const char *key;
+        size_t *to;
+        int64_t most;
+    } sizes[] = {
+        {"linear_num_key_heads", &l->kv_heads, TG_MAX_HEADS},
+        {"linear_num_value_heads", &l->value_heads, TG_MAX_HEADS},
+        {"linear_key_head_dim", &l->head_dim, TG_MAX_HEAD_DIM},
+        {"linear_value_head_dim", &l->value_dim, TG_MAX_HEAD_DIM},
+        {"linear_conv_kernel_dim", &l->recurrent.conv, 32},
+    };
     int rc;
 
-    if ((rc = tg_config_size_or(c, "linear_num_key_heads", 1, TG_MAX_HEADS, &r->k_heads, err)) ||
-        (rc = tg_config_size_or(c, "linear_num_value_heads", 1, TG_MAX_HEADS, &r->v_heads, err)) ||
-        (rc = tg_config_size_or(c, "linear_key_head_dim", 1, TG_MAX_HEAD_DIM, &r->k_dim, err)) ||
-        (rc = tg_config_size_or(c, "linear_value_head_dim", 1, TG_MAX_HEAD_DIM, &r->v_dim, err)) ||
-        (rc = tg_config_size_or(c, "linear_conv_kernel_dim", 1, 32, &r->conv, err)))
-        return rc;
-    if (r->v_heads % r->k_heads)
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if ((rc = tg_config_size_or(c, sizes[i].key, 1, sizes[i].most, sizes[i].to, err)))
+            return rc;
+    if (l->value_heads % l->kv_heads)
         return tg_json_fail(c, "linear_num_key_heads", TG_ERR_VALUE, err,
-                            "%zu does not divide linear_num_value_heads, %zu", r->k_heads,
-                            r->v_heads);
+                            "%zu does not divide linear_num_value_heads, %zu", l->kv_heads,
+                            l->value_heads);
+    l->attn_scale = 1 / sqrt((double)l->head_dim);
     return TG_OK;
 }
 
 int tg_config_qwen_hybrid(struct tg_json c, struct tg_model_spec *spec, struct tg_err *err)
 {
     static const char *const kinds[4] = {"linear_attention", NULL, "full_attention", NULL};
-    struct tg_recurrent_spec r = {.k_heads = 16,
-                                  .v_heads = 32,
-                                  .k_dim = 128,
-                                  .v_dim = 128,
-                                  .conv = 4,
-                                  .norm_eps = spec->norm.eps};
+    struct tg_layer_spec l = {.kv_heads = 16,
+                              .value_heads = 32,
+                              .head_dim = 128,
+                              .value_dim = 128,
+                              .recurrent = {.conv = 4, .norm_eps = spec->norm.eps}};
     bool recurs[TG_MAX_LAYERS];
     size_t period = 4;
     int rc;
 
-    if ((rc = tg_config_deltanet(c, &r, err)) ||
+    if ((rc = tg_config_deltanet(c, &l, err)) ||
         (rc = tg_config_size_or(c, "full_attention_interval", 1, TG_MAX_LAYERS, &period, err)) ||
         (rc = tg_config_kinds(c, "layer_types", kinds, period, spec->layer_count, recurs, err)))
         return rc;
     for (size_t i = 0; i < spec->layer_count; i++)
         if (recurs[i])
-            tg_layer_recur(&spec->layers[i], "gated_deltanet", &r);
+            tg_layer_linear(&spec->layers[i], "gated_deltanet", &l);
     return TG_OK;
 }
 
@@ -194,9 +212,8 @@ void tg_layout_blocks(const struct tg_layout_ask *ask, struct tg_layout *out, si
 
 static void part(const struct tg_layout_ask *ask, struct tg_layout *out, int which)
 {
-    const struct tg_recurrent_spec *r = &ask->layer->recurrent;
-    const size_t keys = r->k_heads * r->k_dim, values = r->v_heads * r->v_dim;
-    const size_t all = 2 * keys + values, third = (all + 2) / 3;
+    const size_t keys = ask->layer->kv_heads * ask->layer->head_dim;
+    const size_t all = tg_joined_rows(ask->layer), third = (all + 2) / 3;
     const size_t own[4] = {0, keys, 2 * keys, all}, cut[4] = {0, third, 2 * third, all};
     const size_t width = (size_t)ask->param->shape[1];
     const bool conv = ask->stored_rank == 3;

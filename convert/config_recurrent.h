@@ -7,6 +7,9 @@
 
 /* The layer is recurrent: nothing of its attention stays. */
 void tg_layer_recur(struct tg_layer_spec *l, const char *mixer, const struct tg_recurrent_spec *r);
+/* The same for linear attention, with the heads, sizes, scale and recurrent fields of `from`: as
+ * many query as key heads */
+void tg_layer_linear(struct tg_layer_spec *l, const char *mixer, const struct tg_layer_spec *from);
 
 /* Calls a layer what the array `key` calls it: names[0..1] are recurrent, names[2..3] attention
  * (the spellings of two versions, or NULL). Without the key every period-th layer is attention (0:
@@ -18,8 +21,8 @@ int tg_config_kinds(struct tg_json c, const char *key, const char *const names[4
 int tg_config_listed(struct tg_json c, const char *key, size_t first, size_t layer_count, bool *in,
                      struct tg_err *err);
 
-/* linear_num_key_heads and so on of Qwen3-Next, Qwen3.5 and OLMo hybrid; *r holds the defaults */
-int tg_config_deltanet(struct tg_json c, struct tg_recurrent_spec *r, struct tg_err *err);
+/* linear_num_key_heads and so on of Qwen3-Next, Qwen3.5 and OLMo hybrid; *l holds the defaults */
+int tg_config_deltanet(struct tg_json c, struct tg_layer_spec *l, struct tg_err *err);
 /* Qwen3-Next and Qwen3.5: layer_types, or every full_attention_interval-th layer as the decoder was
  * read and the others Gated DeltaNet */
 int tg_config_qwen_hybrid(struct tg_json c, struct tg_model_spec *spec, struct tg_err *err);
@@ -41,8 +44,8 @@ int tg_config_numbers(struct tg_json c, const char *key, size_t count, double *o
  * up the parameter's rows from `to` on: adds one piece. */
 void tg_layout_blocks(const struct tg_layout_ask *ask, struct tg_layout *out, size_t G,
                       size_t block, size_t first, size_t rows, size_t to);
-/* Rows q, k or v of a joined parameter (qkv.weight, conv.weight [C,taps]), stored apart.
- * Convolutions may be [rows,1,taps], and cut into three equal parts instead of q, k and v. */
+/* Rows q, k or v of conv.weight [C,taps], stored apart: [rows,taps] or [rows,1,taps], the latter
+ * also cut into three equal parts instead of q, k and v */
 void tg_layout_part_q(const struct tg_layout_ask *ask, struct tg_layout *out);
 void tg_layout_part_k(const struct tg_layout_ask *ask, struct tg_layout *out);
 void tg_layout_part_v(const struct tg_layout_ask *ask, struct tg_layout *out);

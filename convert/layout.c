@@ -96,7 +96,7 @@ static struct qkv qkv_rows(const struct tg_layout_ask *ask)
 {
     const struct tg_layer_spec *l = ask->layer;
     return (struct qkv){l->heads * l->head_dim, l->kv_heads * l->head_dim,
-                        l->kv_heads * tg_value_dim(l)};
+                        tg_value_heads(l) * tg_value_dim(l)};
 }
 
 void tg_layout_qkv_q(const struct tg_layout_ask *ask, struct tg_layout *out)

@@ -44,7 +44,8 @@ void tg_layout_same(const struct tg_layout_ask *ask, struct tg_layout *out);
 void tg_layout_squeeze(const struct tg_layout_ask *ask, struct tg_layout *out);
 /* Conv1D of GPT-2: stored [in,out] */
 void tg_layout_transpose(const struct tg_layout_ask *ask, struct tg_layout *out);
-/* Rows q, then k, then v: [HK + GK + GV, D], or the bias of that length */
+/* Rows q, then k, then v: [HK + GK + SV, D], or the bias of that length; S value heads, of
+ * attention G */
 void tg_layout_qkv_q(const struct tg_layout_ask *ask, struct tg_layout *out);
 void tg_layout_qkv_k(const struct tg_layout_ask *ask, struct tg_layout *out);
 void tg_layout_qkv_v(const struct tg_layout_ask *ask, struct tg_layout *out);

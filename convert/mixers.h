@@ -15,14 +15,17 @@ enum tg_feature_map {
     TG_MAP_RELU,         /* relu(x): K features, no weights */
     TG_MAP_ELU1,         /* elu(x) + 1 */
     TG_MAP_IDENTITY,
+    TG_MAP_TAYLOR, /* second order of e^{u.u' / sqrt F}, u = xW: 1 + F + F (F + 1) / 2 features */
     TG_MAP_COUNT
 };
-const char *tg_feature_map_name(
-    enum tg_feature_map m); /* "hedgehog_softmax", "hedgehog_exp", "relu", "elu1", "identity" */
+enum { TG_MAX_TAYLOR = 64 };                            /* the largest F of TG_MAP_TAYLOR */
+const char *tg_feature_map_name(enum tg_feature_map m); /* "hedgehog_softmax", .., "taylor" */
 bool tg_feature_map_parse(const char *name, enum tg_feature_map *out);
 bool tg_feature_map_has_weights(enum tg_feature_map m);
-size_t tg_feature_count(
-    const struct tg_layer_spec *l); /* features per head: 2F for hedgehog maps, else K */
+size_t tg_map_count(enum tg_feature_map m, size_t K, size_t F); /* features of one head */
+size_t tg_feature_count(const struct tg_layer_spec *l);         /* the same of a layer's map */
+size_t tg_feature_dim_limit(enum tg_feature_map m);             /* the largest F */
+size_t tg_feature_dim_default(enum tg_feature_map m, size_t head_dim);
 
 /* Symbolic dimensions of a parameter's shape */
 enum tg_dim {
@@ -34,22 +37,27 @@ enum tg_dim {
     TG_DIM_K,
     TG_DIM_F,
     TG_DIM_SINKS,
-    TG_DIM_HV,
-    TG_DIM_GV,
+    TG_DIM_HV,     /* of the output's heads: H V, or S V if that is more */
+    TG_DIM_GV,     /* of the value heads: S V, of attention G V */
+    TG_DIM_S,      /* value heads */
+    TG_DIM_V,      /* V */
+    TG_DIM_GATES,  /* S K */
+    TG_DIM_QKV,    /* H K + G K + S V: q, k and v side by side */
     TG_DIM_Q_NORM, /* by tg_qk_norm: K, [H,K] or HK; stands alone */
     TG_DIM_K_NORM, /* K, [G,K] or GK */
+    TG_DIM_1,
     /* latent attention */
     TG_DIM_Q_RANK,
     TG_DIM_KV_RANK,
     TG_DIM_KV_DOWN, /* kv_rank + rotary_dim */
     TG_DIM_KV_UP,   /* H (K - rotary_dim + V) */
+    /* where q, k and v are multiplied channel by channel, so that G = H and V = K */
+    TG_DIM_CHANNELS,   /* H K */
+    TG_DIM_CHANNELS_3, /* 3 H K */
     /* of recurrent mixers, from the layer's tg_recurrent_spec */
     TG_DIM_V_HEADS,   /* v_heads */
-    TG_DIM_V,         /* v_dim */
-    TG_DIM_VALUES,    /* v_heads v_dim */
-    TG_DIM_QKV,       /* 2 k_heads k_dim + v_heads v_dim */
-    TG_DIM_GATES,     /* v_heads k_dim */
     TG_DIM_TAPS,      /* conv */
+    TG_DIM_KV_TAPS,   /* inner_conv */
     TG_DIM_RANK,      /* rank */
     TG_DIM_STATE,     /* state */
     TG_DIM_INNER,     /* inner */
@@ -78,6 +86,10 @@ enum tg_param_flags {
     TG_PARAM_IF_IN_BIAS = 1 << 17,
     TG_PARAM_IF_OUT_BIAS = 1 << 18,
     TG_PARAM_IF_INNER_NORM = 1 << 19,
+    TG_PARAM_IF_TAPS = 1 << 20, /* of linear mixers: convolution, window and its form, no denominator */
+    TG_PARAM_IF_BESIDE = 1 << 21,
+    TG_PARAM_IF_JOINT = 1 << 22,
+    TG_PARAM_IF_PLAIN_VALUES = 1 << 23,
 };
 struct tg_param_rule {
     const char *name; /* "q.weight" */
@@ -86,13 +98,14 @@ struct tg_param_rule {
 };
 
 enum tg_mixer_flags {
-    TG_MIXER_LINEAR = 1,      /* state does not grow with the text */
-    TG_MIXER_WINDOW = 2,      /* needs window >= 1 */
-    TG_MIXER_FAR = 4,         /* has a feature map */
-    TG_MIXER_TEACHER = 8,     /* a plan can change it (softmax, window) */
-    TG_MIXER_PLAN = 16,       /* a plan can give it */
-    TG_MIXER_BESIDE = 32,     /* takes a window beside its linear branch, or none (window 0) */
-    TG_MIXER_RECURRENT = 256, /* has fields in the layer's tg_recurrent_spec */
+    TG_MIXER_LINEAR = 1,        /* state does not grow with the text */
+    TG_MIXER_WINDOW = 2,        /* needs window >= 1 */
+    TG_MIXER_FAR = 4,           /* has a feature map */
+    TG_MIXER_TEACHER = 8,       /* a plan can change it (softmax, window) */
+    TG_MIXER_PLAN = 16,         /* a plan can give it */
+    TG_MIXER_BESIDE = 32,       /* takes a window beside its linear branch, or none (window 0) */
+    TG_MIXER_CHUNKED = 64,      /* in chunks of its recurrent.chunk tokens: needs it >= 1 */
+    TG_MIXER_RECURRENT = 256,   /* has fields in the layer's tg_recurrent_spec */
 };
 struct tg_mixer_schema {
     const char *name, *summary;

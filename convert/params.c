@@ -26,9 +26,19 @@ static size_t dim_size(enum tg_dim d, const struct tg_model_spec *spec,
     case TG_DIM_SINKS:
         return l->sinks;
     case TG_DIM_HV:
-        return l->heads * tg_value_dim(l);
+        return tg_out_heads(l) * tg_value_dim(l);
     case TG_DIM_GV:
-        return l->kv_heads * tg_value_dim(l);
+        return tg_value_heads(l) * tg_value_dim(l);
+    case TG_DIM_S:
+        return tg_value_heads(l);
+    case TG_DIM_V:
+        return tg_value_dim(l);
+    case TG_DIM_GATES:
+        return tg_value_heads(l) * l->head_dim;
+    case TG_DIM_QKV:
+        return tg_joined_rows(l);
+    case TG_DIM_1:
+        return 1;
     case TG_DIM_Q_RANK:
         return l->q_rank;
     case TG_DIM_KV_RANK:
@@ -37,6 +47,10 @@ static size_t dim_size(enum tg_dim d, const struct tg_model_spec *spec,
         return l->kv_rank + l->rotary_dim;
     case TG_DIM_KV_UP:
         return l->heads * (l->head_dim - l->rotary_dim + tg_value_dim(l));
+    case TG_DIM_CHANNELS:
+        return l->heads * l->head_dim;
+    case TG_DIM_CHANNELS_3:
+        return 3 * l->heads * l->head_dim;
     case TG_DIM_Q_NORM:
     case TG_DIM_K_NORM: /* set_norm_shape's */
     case TG_DIM_END:

@@ -139,6 +139,29 @@ static int check_rope(const struct tg_rope *r, size_t rotary_dim, const char *wh
     return r->kind == TG_ROPE_LONGROPE ? check_factors(r, rotary_dim, where, err) : TG_OK;
 }
 
+/* A linear mixer's window and values, as its row can have them */
+static int check_beside(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
+{
+    const bool map = l->mixer->flags & TG_MIXER_FAR;
+    const char *why = NULL;
+
+    if (l->window && l->window_form == TG_WINDOW_JOINT && (!map || l->plain_values))
+        why = "a joint window needs a linear branch with a denominator";
+    else if (l->window && l->window_form == TG_WINDOW_JOINT && l->linear_plain && l->rotary_dim)
+        why = "a joint window and its linear branch have the same rotary";
+    else if (l->window && l->window_form == TG_WINDOW_SERIES && l->kv_heads != l->heads)
+        why = "a window in series gives a value for each query head: kv heads must be expanded";
+    else if (l->window && tg_value_heads(l) != l->kv_heads)
+        why = "a window needs as many value heads as keys";
+    else if (map && l->feature_map == TG_MAP_IDENTITY && !l->plain_values)
+        why = "identity features may be negative and give no denominator: normalise must be false";
+    else if (l->plain_values && !map)
+        why = "it has no denominator to leave out";
+    else if (!l->window && l->sinks)
+        why = "sinks belong to a window";
+    return why ? tg_fail(err, TG_ERR_VALUE, "%s: mixer %s: %s", where, l->mixer->name, why) : TG_OK;
+}
+
 static int check_mixer(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
 {
     const unsigned flags = l->mixer->flags;
@@ -152,7 +175,8 @@ static int check_mixer(const struct tg_layer_spec *l, const char *where, struct 
             return rc;
     } else if (flags & TG_MIXER_BESIDE) {
         if ((rc = check_size(where, "window", l->window, 0, TG_MAX_WINDOW, err)) ||
-            (rc = check_enum(where, "window form", l->window_form, TG_WINDOW_FORM_COUNT, err)))
+            (rc = check_enum(where, "window form", l->window_form, TG_WINDOW_FORM_COUNT, err)) ||
+            (rc = check_beside(l, where, err)))
             return rc;
     } else if (l->window)
         return tg_fail(err, TG_ERR_VALUE, "%s: window is %zu, but mixer %s has none", where,
@@ -162,7 +186,8 @@ static int check_mixer(const struct tg_layer_spec *l, const char *where, struct 
             return tg_fail(err, TG_ERR_VALUE, "%s: unknown feature map %d", where,
                            (int)l->feature_map);
         if (tg_feature_map_has_weights(l->feature_map) &&
-            (rc = check_size(where, "feature_dim", l->feature_dim, 1, TG_MAX_HEAD_DIM, err)))
+            (rc = check_size(where, "feature_dim", l->feature_dim, 1,
+                             tg_feature_dim_limit(l->feature_map), err)))
             return rc;
     }
     if ((rc = check_size(where, "sinks", l->sinks, 0, TG_MAX_SINKS, err)))
@@ -314,10 +339,10 @@ static int check_attention(const struct tg_model_spec *spec, const struct tg_lay
     return l->rotary_dim ? check_rope(&spec->ropes[l->rope], l->rotary_dim, where, err) : TG_OK;
 }
 
-/* Does its mixer have heads of q, k and v? */
-static bool attends(const struct tg_layer_spec *l)
+/* Do the parameters of its mixer have the sizes of a softmax layer's heads? */
+static bool has_heads(const struct tg_layer_spec *l)
 {
-    return has_dim(l, TG_DIM_HK);
+    return has_dim(l, TG_DIM_HK) || has_dim(l, TG_DIM_HV);
 }
 
 static int check_layer(const struct tg_model_spec *spec, const struct tg_layer_spec *l,
@@ -327,7 +352,7 @@ static int check_layer(const struct tg_model_spec *spec, const struct tg_layer_s
 
     if (!l->mixer)
         return tg_fail(err, TG_ERR_VALUE, "%s: no mixer", where);
-    if ((attends(l) && (rc = check_attention(spec, l, where, err))) ||
+    if ((has_heads(l) && (rc = check_attention(spec, l, where, err))) ||
         (rc = check_enum(where, "residual", l->residual, TG_RESIDUAL_COUNT, err)) ||
         (rc = check_factor(where, "mixer_scale", l->mixer_scale, err)) ||
         (rc = check_factor(where, "mlp_scale", l->mlp_scale, err)) ||

@@ -98,25 +98,21 @@ enum tg_qk_norm { TG_QK_NONE, TG_QK_HEAD, TG_QK_EACH, TG_QK_WIDE };
  *   PARALLEL  y = l + alpha_h w, each with its own denominator
  *   SERIES    the same, but the linear branch's values are the window's output
  *   JOINT     one denominator: linear attention over what lies before the window (far.h) */
-enum tg_window_form {
-    TG_WINDOW_PARALLEL,
-    TG_WINDOW_SERIES,
-    TG_WINDOW_JOINT,
-    TG_WINDOW_FORM_COUNT
-};
+enum tg_window_form { TG_WINDOW_PARALLEL, TG_WINDOW_SERIES, TG_WINDOW_JOINT, TG_WINDOW_FORM_COUNT };
 const char *tg_window_form_name(enum tg_window_form f); /* "parallel", "series", "joint" */
 
 /* Mixers with a recurrent state beside attention's own fields: what they use is in their page. */
 struct tg_recurrent_spec {
-    size_t k_heads, v_heads, k_dim, v_dim; /* heads of q and k, of v; sizes per head */
-    size_t conv;                           /* taps of the short convolution; 0: none */
-    size_t state;                          /* N of state-space layers, per channel */
-    size_t groups;                         /* groups of B and C */
-    size_t inner;                          /* channels between in and out projection */
-    size_t rank;                           /* of low-rank gates and dt */
-    size_t partitions, active;             /* sse: N states, of which a token uses so many */
-    size_t chunk;                          /* block_causal: tokens of a block */
-    size_t norm_groups; /* groups of channels that its output norm treats apart; 0: one */
+    size_t v_heads, v_dim;     /* of state-space layers: heads of x, size of each */
+    size_t conv;               /* taps of the short convolution; 0: none */
+    size_t inner_conv;         /* hyena: taps of that of k v */
+    size_t state;              /* N of state-space layers, per channel */
+    size_t groups;             /* groups of B and C */
+    size_t inner;              /* channels between in and out projection */
+    size_t rank;               /* of low-rank gates and dt */
+    size_t partitions, active; /* sse: N states, of which a token uses so many */
+    size_t chunk;              /* block_causal: tokens of a block */
+    size_t norm_groups;        /* groups of channels that its output norm treats apart; 0: one */
     bool conv_bias, proj_bias, out_bias, /* of the convolution, the in and the out projection */
         norm, norm_before_gate, negative_eigenvalues;
     double dt_min, dt_max;      /* limits of softplus(dt + bias); dt_max 0: none */
@@ -136,10 +132,10 @@ struct tg_layer_spec {
     size_t rope;        /* which of the model's ropes turns it */
     size_t window;      /* keys 0 <= t - j < window; 0: unlimited, of linear mixers: none */
     enum tg_window_form window_form; /* of linear mixers with a window */
-    bool linear_plain; /* their linear branch has no rotary (the window keeps it) */
-    bool plain_values; /* linear: no denominator, a norm of each head's output in its place */
+    bool linear_plain;               /* their linear branch has no rotary (the window keeps it) */
+    bool plain_values;  /* linear: no denominator, a norm of each head's output in its place */
     size_t sinks;       /* learned logits in the denominator, per query head */
-    size_t feature_dim; /* F of the feature map (map's weights [H,K,F], features 2F for hedgehog) */
+    size_t feature_dim; /* F of the feature map (map's weights [H,K,F]) */
     enum tg_feature_map feature_map;
     bool gated; /* lolcats: the form with gate and sinks */
     bool qkv_bias, o_bias;
@@ -207,6 +203,11 @@ static inline size_t tg_value_heads(const struct tg_layer_spec *l)
 static inline size_t tg_out_heads(const struct tg_layer_spec *l)
 {
     return tg_value_heads(l) > l->heads ? tg_value_heads(l) : l->heads;
+}
+/* Size of q, k and v side by side */
+static inline size_t tg_joined_rows(const struct tg_layer_spec *l)
+{
+    return (l->heads + l->kv_heads) * l->head_dim + tg_value_heads(l) * tg_value_dim(l);
 }
 
 int tg_spec_copy(struct tg_model_spec *to, const struct tg_model_spec *from, struct tg_err *err);

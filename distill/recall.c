@@ -4,8 +4,8 @@
  * Jaggi 2023, arXiv:2305.16300; the prompts are spelled out in recall.h); mqar is multi-query
  * associative recall (Arora et al. 2023, arXiv:2312.04927): keys and values drawn without
  * replacement from disjoint halves of a set of tokens, here the plain words of the text so that a
- * pretrained model knows every one; copy is the repetition of a list. Every answer is determined by
- * its prompt. */
+ * pretrained model knows every one (mqar.h has the task for models without a tokenizer); copy is
+ * the repetition of a list. Every answer is determined by its prompt. */
 #include "distill/recall.h"
 
 #include <math.h>
@@ -71,15 +71,8 @@ static int put_ids(const int32_t *from, size_t n, struct tg_ids *ids, struct tg_
 static size_t *draw_distinct(struct tg_rng *rng, size_t n, size_t limit)
 {
     size_t *all = tg_alloc_array(limit, sizeof *all);
-    if (!all)
-        return NULL;
-    for (size_t i = 0; i < limit; i++)
-        all[i] = i;
-    for (size_t i = 0; i < n; i++) {
-        size_t j = i + (size_t)tg_rng_below(rng, limit - i), t = all[i];
-        all[i] = all[j];
-        all[j] = t;
-    }
+    if (all)
+        tg_rng_distinct(rng, all, n, limit);
     return all;
 }
 /* Whole number in [lo, hi], small ones as likely as large ones by factor */

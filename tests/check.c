@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define REL_ERROR(name, got_t, want_t)                                                             \
     double name(const got_t *got, const want_t *want, size_t n)                                    \
@@ -31,6 +32,7 @@ void tg_assert_below(double err, double tol, const char *what, const char *file,
 
 int tg_run_tests(const char *group, const struct CMUnitTest *tests, size_t count)
 {
+    cmocka_set_test_filter(getenv("TG_TEST_FILTER"));
     int failed = _cmocka_run_group_tests(group, tests, count, NULL, NULL);
     size_t bad = failed < 0 ? count : (size_t)failed;
     printf("%zu passed, %zu failed\n", count - bad, bad);

@@ -19,7 +19,15 @@ struct tg_ref {
     const double *param[TG_MIXER_MAX_PARAMS];
     struct tg_ref_consts *consts;
 };
+/* A parameter's values by its rule's name; NULL if the layer has none */
+const double *tg_ref_param(const struct tg_ref *r, const char *name);
+/* RMS norm of a head's [K] (w NULL: none); rotary of one at position pos; its features, their
+ * number is returned */
+void tg_ref_head_norm(const struct tg_ref *r, const double *w, double *x);
+void tg_ref_head_turn(const struct tg_ref *r, size_t pos, const double *x, double *y);
+size_t tg_ref_head_features(const struct tg_ref *r, const double *w, const double *x, double *y);
 bool tg_ref_knows(const struct tg_mixer *m);
+double tg_ref_constant(const struct tg_ref *r, double value); /* the next of r->consts */
 void tg_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const double *x, double *y);
 
 #endif

@@ -214,9 +214,53 @@ static void lizard(struct tg_op *op)
     tg_op_check(op, "grad.wk", d.wk, n.H * n.K * n.F);
 }
 
+/* No projection: W is the identity. */
+static void based_taylor(struct tg_op *op)
+{
+    struct sizes n = sizes_of(op, false, false);
+    struct tg_map map = {TG_MAP_TAYLOR, n.K, n.K};
+    size_t F = tg_map_features(&map), heads = n.rows * n.H, count = heads * n.V;
+    struct tg_batch b = tg_op_batch(op, n.B, n.T);
+    struct tg_outer o = {.H = n.H, .G = n.G, .K = F, .V = n.V};
+    const float *x[2] = {tg_op_load(op, "in.q"), tg_op_load(op, "in.k")};
+    const float *v = tg_op_load(op, "in.v"), *dy = tg_op_load(op, "grad_out");
+    if (op->failed)
+        return;
+    float *w = tg_op_floats(op, n.K * n.K), *dw = tg_op_floats(op, n.K * n.K), *phi[2], *dphi[2];
+    for (size_t i = 0; i < n.K; i++)
+        w[i * n.K + i] = 1;
+    for (size_t a = 0; a < 2; a++) {
+        phi[a] = tg_op_floats(op, heads * F);
+        dphi[a] = tg_op_floats(op, heads * F);
+        tg_map_fwd(op->ctx.k, &map, heads, x[a], n.K, w, phi[a], F);
+    }
+    float *y = tg_op_floats(op, count), *den = tg_op_floats(op, heads);
+    float *dnum = tg_op_floats(op, count), *dden = tg_op_floats(op, heads);
+    float *dv = tg_op_floats(op, n.rows * n.G * n.V);
+    float *saved = tg_op_floats(op, tg_outer_saved(&o, &b));
+    float *work = tg_op_floats(op, tg_outer_work(&o, &b, op->ctx.threads));
+    tg_outer_fwd(&op->ctx, &o, &b, phi[0], phi[1], v, NULL, y, den, NULL, saved, work);
+    for (size_t i = 0; i < count; i++) {
+        float total = den[i / n.V] + 1e-12F;
+        y[i] /= total;
+        dnum[i] = dy[i] / total;
+        dden[i / n.V] -= dnum[i] * y[i];
+    }
+    tg_outer_bwd(&op->ctx, &o, &b, phi[0], phi[1], v, NULL, saved, dnum, dden, dphi[0], dphi[1], dv,
+                 NULL, NULL, work);
+    tg_op_check(op, "out", y, count);
+    tg_op_check(op, "grad.v", dv, n.rows * n.G * n.V);
+    for (size_t a = 0; a < 2; a++) {
+        float *dx = tg_op_floats(op, heads * n.K);
+        tg_map_bwd(op->ctx.k, &map, heads, x[a], n.K, w, phi[a], dphi[a], F, dx, dw);
+        tg_op_check(op, a ? "grad.k" : "grad.q", dx, heads * n.K);
+    }
+}
+
 const struct tg_op_row tg_ops_mixers[] = {
     {"linear_attention", linear_attention},
     {"simple_gla", simple_gla},
+    {"based_taylor", based_taylor},
     {"gated_window", gated_window},
     {"lolcats", lolcats},
     {"gated_lolcats", gated_lolcats},

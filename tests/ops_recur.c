@@ -1,4 +1,4 @@
-/* Golden operations of the recurrent mixers: both recurrences with every gate kind, what is
+/* Golden operations of the recurrent mixers: the recurrences with every gate kind, what is
  * computed around them (L2 norm, gates of Mamba-2 and HGRN2), short convolution, gated norm. */
 #include "tests/ops.h"
 
@@ -15,7 +15,7 @@ struct run {
     struct tg_recur r;
     struct tg_batch b;
     size_t rows, states;
-    float *q, *k, *v, *g, *beta, *dout;
+    float *q, *k, *v, *g, *beta, *read, *write, *dout;
     float *o, *start, *end, *dstart;
     struct tg_recur_grads d;
 };
@@ -41,7 +41,7 @@ static void compute(struct tg_op *op, struct run *x)
     memcpy(x->end, x->start, x->states * sizeof *x->end);
     float *saved = tg_op_floats(op, tg_recur_saved(&x->r, &x->b));
     float *work = tg_op_floats(op, tg_recur_work(&x->r, op->ctx.threads));
-    struct tg_recur_in in = {x->q, x->k, x->v, x->g, x->beta};
+    struct tg_recur_in in = {x->q, x->k, x->v, x->g, x->beta, x->read, x->write};
     tg_recur_fwd(&op->ctx, &x->r, &x->b, &in, x->o, (struct tg_states){starts, 0}, saved, work);
     tg_recur_bwd(&op->ctx, &x->r, &x->b, &in, saved, x->dout, &x->d, (struct tg_states){grads, 0},
                  work);
@@ -59,11 +59,13 @@ static void allocate(struct tg_op *op, struct run *x)
     x->d.k = tg_op_floats(op, x->rows * r->G * r->K);
     x->d.v = tg_op_floats(op, x->rows * r->H * r->V);
     x->d.beta = tg_op_floats(op, x->rows * r->H);
+    x->d.a = tg_op_floats(op, x->read ? x->rows * r->H * r->K : 0);
+    x->d.b = tg_op_floats(op, x->read ? x->rows * r->H * r->K : 0);
     x->d.g = r->gate >= TG_GATE_SCALAR ? tg_op_floats(op, gate_size(x)) : NULL;
 }
 
 /* Sizes, q, v and start state of a file with in.q [B,T,H,K] and in.v [B,T,H,V] */
-static struct run open_run(struct tg_op *op, enum tg_gate gate, bool delta)
+static struct run open_run(struct tg_op *op, enum tg_gate gate, enum tg_rule rule)
 {
     struct run x = {.r = {.H = tg_op_dim(op, "in.v", 2),
                           .G = tg_op_dim(op, "in.q", 2),
@@ -71,7 +73,7 @@ static struct run open_run(struct tg_op *op, enum tg_gate gate, bool delta)
                           .V = tg_op_dim(op, "in.v", 3),
                           .chunk = 16,
                           .gate = gate,
-                          .delta = delta,
+                          .rule = rule,
                           .scale = (float)tg_op_number(op, "scale")}};
     x.b = tg_op_batch(op, tg_op_dim(op, "in.q", 0), tg_op_dim(op, "in.q", 1));
     x.rows = tg_batch_rows(&x.b);
@@ -94,7 +96,7 @@ static void check(struct tg_op *op, const struct run *x)
 
 static void plain(struct tg_op *op, enum tg_gate gate)
 {
-    struct run x = open_run(op, gate, false);
+    struct run x = open_run(op, gate, TG_RULE_OUTER);
     x.k = tg_op_load(op, "in.k");
     if (gate >= TG_GATE_SCALAR)
         x.g = tg_op_load(op, "in.g");
@@ -125,7 +127,7 @@ static void gla(struct tg_op *op)
 /* f = sigmoid(in.f), e^g = f, k = 1 - f */
 static void hgrn2(struct tg_op *op)
 {
-    struct run x = open_run(op, TG_GATE_CHANNEL, false);
+    struct run x = open_run(op, TG_GATE_CHANNEL, TG_RULE_OUTER);
     float *f = tg_op_load(op, "in.f");
     if (op->failed)
         return;
@@ -146,7 +148,7 @@ static void hgrn2(struct tg_op *op)
 /* q and k over their L2 norms, beta = sigmoid(in.beta) */
 static void delta(struct tg_op *op, enum tg_gate gate)
 {
-    struct run x = open_run(op, gate, true);
+    struct run x = open_run(op, gate, TG_RULE_DELTA);
     float *raw_q = x.q, *raw_k = tg_op_load(op, "in.k");
     x.beta = tg_op_load(op, "in.beta");
     x.g = gate ? tg_op_load(op, "in.g") : NULL;
@@ -236,6 +238,41 @@ static void mamba2(struct tg_op *op)
     tg_op_check(op, "grad.D", dskip, H);
 }
 
+/* q = r, log gate w */
+static void rwkv7(struct tg_op *op)
+{
+    struct run x = {.r = {.H = tg_op_dim(op, "in.v", 2),
+                          .G = tg_op_dim(op, "in.r", 2),
+                          .K = tg_op_dim(op, "in.r", 3),
+                          .V = tg_op_dim(op, "in.v", 3),
+                          .gate = TG_GATE_CHANNEL,
+                          .rule = TG_RULE_GENERAL,
+                          .scale = 1}};
+    x.b = tg_op_batch(op, tg_op_dim(op, "in.r", 0), tg_op_dim(op, "in.r", 1));
+    x.rows = tg_batch_rows(&x.b);
+    x.q = tg_op_load(op, "in.r");
+    x.k = tg_op_load(op, "in.k");
+    x.v = tg_op_load(op, "in.v");
+    x.g = tg_op_load(op, "in.w");
+    x.read = tg_op_load(op, "in.a");
+    x.write = tg_op_load(op, "in.b");
+    x.start = tg_op_load(op, "in.initial_state");
+    if (op->failed)
+        return;
+    allocate(op, &x);
+    compute(op, &x);
+    size_t n = gate_size(&x);
+    tg_op_check(op, "out", x.o, x.rows * x.r.H * x.r.V);
+    tg_op_check(op, "final_state", x.end, x.states);
+    tg_op_check(op, "grad.initial_state", x.dstart, x.states);
+    tg_op_check(op, "grad.r", x.d.q, n);
+    tg_op_check(op, "grad.k", x.d.k, n);
+    tg_op_check(op, "grad.v", x.d.v, x.rows * x.r.H * x.r.V);
+    tg_op_check(op, "grad.w", x.d.g, n);
+    tg_op_check(op, "grad.a", x.d.a, n);
+    tg_op_check(op, "grad.b", x.d.b, n);
+}
+
 static void short_conv_silu(struct tg_op *op)
 {
     struct tg_conv c = {
@@ -320,6 +357,7 @@ const struct tg_op_row tg_ops_recur[] = {
     {"delta_rule", delta_rule},
     {"gated_delta_rule", gated_delta_rule},
     {"kda", kda},
+    {"rwkv7", rwkv7},
     {"mamba2", mamba2},
     {"short_conv_silu", short_conv_silu},
     {"gated_rmsnorm", gated_rmsnorm},

@@ -16,6 +16,20 @@ static double setting(struct tg_op *op, const char *key)
     return tg_tensors_meta(op->file, key) ? tg_op_number(op, key) : 0;
 }
 
+/* q, k and v in one tensor */
+static const char JOINED[] = "in.qkv.weight";
+
+/* Heads of linear attention, whose files have q, k and v joined */
+static void linear_heads(struct tg_op *op, struct tg_layer_spec *s)
+{
+    s->heads = s->kv_heads = (size_t)setting(op, "k_heads");
+    s->value_heads = (size_t)setting(op, "v_heads");
+    s->head_dim = (size_t)setting(op, "k_dim");
+    s->value_dim = (size_t)setting(op, "v_dim");
+    /* the delta rule's output has the scale of softmax, lightning's none */
+    s->attn_scale = setting(op, "conv") > 0 ? 1 / sqrt((double)s->head_dim) : 1;
+}
+
 static struct tg_layer_spec spec_of(struct tg_op *op)
 {
     const char *mixer = tg_tensors_meta(op->file, "mixer");
@@ -25,10 +39,10 @@ static struct tg_layer_spec spec_of(struct tg_op *op)
                               .head_dim = (size_t)setting(op, "head_dim"),
                               .rotary_dim = (size_t)setting(op, "rotary_dim"),
                               .attn_scale = setting(op, "attn_scale")};
+    if (tg_tensors_find(op->file, JOINED))
+        linear_heads(op, &s);
     s.recurrent = (struct tg_recurrent_spec){
-        .k_heads = (size_t)setting(op, "k_heads"),
         .v_heads = (size_t)setting(op, "v_heads"),
-        .k_dim = (size_t)setting(op, "k_dim"),
         .v_dim = (size_t)setting(op, "v_dim"),
         .conv = (size_t)setting(op, "conv"),
         .state = (size_t)setting(op, "state"),
@@ -71,15 +85,39 @@ static void rotary(struct tg_op *op, struct tg_mixer *m, size_t T)
     m->rope_sin = sine;
 }
 
+/* Rows q, k and v of the joined tensor, the first three weights of the row; their gradients lie
+ * joined too, and are compared so. */
+static float *load_joined(struct tg_op *op, struct tg_mixer *m, struct tg_mixer_grads *d)
+{
+    const struct tg_layer_spec *s = m->spec;
+    const size_t keys = s->kv_heads * s->head_dim * m->width;
+    const char *names[] = {"q.weight", "k.weight", "v.weight"};
+    float *w = tg_op_load(op, JOINED), *dw = tg_op_floats(op, tg_joined_rows(s) * m->width);
+    for (size_t i = 0; i < s->mixer->param_count; i++)
+        for (size_t part = 0; part < 3; part++)
+            if (!strcmp(s->mixer->params[i].name, names[part])) {
+                m->param[i] = w + part * keys;
+                d->param[i] = dw + part * keys;
+            }
+    return dw;
+}
+
+/* MiniMax calls its z a gate. */
+static const char *name_of(const struct tg_op *op, const struct tg_param_rule *rule)
+{
+    bool other = !strcmp(rule->name, "z.weight") && tg_tensors_find(op->file, "in.gate.weight");
+    return other ? "gate.weight" : rule->name;
+}
+
 /* Every parameter that applies, by its rule; gradients beside them */
 static void load(struct tg_op *op, struct tg_mixer *m, struct tg_mixer_grads *d, size_t *count)
 {
     for (size_t i = 0; i < m->spec->mixer->param_count; i++) {
         const struct tg_param_rule *rule = &m->spec->mixer->params[i];
         char name[64];
-        if (!tg_param_rule_applies(rule, m->spec))
+        if (!tg_param_rule_applies(rule, m->spec) || d->param[i])
             continue;
-        snprintf(name, sizeof name, "in.%s", rule->name);
+        snprintf(name, sizeof name, "in.%s", name_of(op, rule));
         const struct tg_tensor *t = tg_op_tensor(op, name);
         count[i] = t ? t->elements : 0;
         m->param[i] = tg_op_load(op, name);
@@ -135,6 +173,7 @@ static void layer(struct tg_op *op)
         return;
     }
     rotary(op, &m, T);
+    float *joined = tg_tensors_find(op->file, JOINED) ? load_joined(op, &m, &d) : NULL;
     load(op, &m, &d, count);
     const float *x = tg_op_load(op, "in.x"), *dy = tg_op_load(op, "grad_out");
     float *y = tg_op_floats(op, n), *dx = tg_op_floats(op, n);
@@ -152,10 +191,12 @@ static void layer(struct tg_op *op)
     ops->backward(&op->ctx, &m, &b, x, dy, saved, dx, &d,
                   tg_op_floats(op, ops->work_floats(&m, &b, op->ctx.threads, true)));
     tg_op_check(op, "grad.x", dx, n);
+    if (joined)
+        tg_op_check(op, "grad.qkv.weight", joined, tg_joined_rows(&spec) * D);
     for (size_t i = 0; i < spec.mixer->param_count; i++) {
         char name[64];
-        snprintf(name, sizeof name, "grad.%s", spec.mixer->params[i].name);
-        if (d.param[i])
+        snprintf(name, sizeof name, "grad.%s", name_of(op, &spec.mixer->params[i]));
+        if (count[i])
             tg_op_check(op, name, d.param[i], count[i]);
     }
 }

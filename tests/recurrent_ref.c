@@ -6,12 +6,10 @@
 #include "base/mem.h"
 #include "tests/check.h"
 
-struct tg_recurrent_spec tg_recurrent_of(const struct tg_layer_spec *s)
+void tg_recurrent_open(struct tg_layer_spec *s)
 {
     size_t inner = s->heads * (s->head_dim + 1);
-    struct tg_recurrent_spec r = {.k_heads = s->kv_heads,
-                                  .v_heads = s->heads,
-                                  .k_dim = s->head_dim,
+    struct tg_recurrent_spec r = {.v_heads = s->heads,
                                   .v_dim = s->head_dim + 1,
                                   .conv = 1 + (s->feature_dim + 1) % 5,
                                   .state = s->feature_dim,
@@ -30,7 +28,7 @@ struct tg_recurrent_spec tg_recurrent_of(const struct tg_layer_spec *s)
                                   .in_scale = 1.3,
                                   .out_scale = 0.6,
                                   .beside_scale = 1.4};
-    return r;
+    s->recurrent = r;
 }
 
 static const double *param(const struct tg_ref *r, const char *name)
@@ -118,15 +116,6 @@ static void rms(double *x, size_t n, const double *w, double eps)
         x[i] *= (w ? w[i] : 1) / sqrt(sum / (double)n + eps);
 }
 
-static void unit(double *x, size_t n)
-{
-    double sum = 1e-6;
-    for (size_t i = 0; i < n; i++)
-        sum += x[i] * x[i];
-    for (size_t i = 0; i < n; i++)
-        x[i] /= sqrt(sum);
-}
-
 /* One token of one head: S [K,V] */
 static void token(double *S, size_t K, size_t V, const double *q, const double *k, const double *v,
                   const double *decay, size_t decays, double beta, double *o)
@@ -143,72 +132,6 @@ static void token(double *S, size_t K, size_t V, const double *q, const double *
             o[c] += S[i * V + c] * q[i];
         }
     }
-}
-
-static double *delta(const struct tg_ref *r, struct pool *p, const double *x, size_t T)
-{
-    const struct tg_recurrent_spec *s = &r->mixer->spec->recurrent;
-    size_t D = r->mixer->width, K = s->k_dim, V = s->v_dim, H = s->v_heads, G = s->k_heads;
-    size_t all = 2 * G * K + H * V;
-    bool low = param(r, "f_a.weight") != NULL;
-    size_t N = low ? K : 1;
-    double *pre = linear(r, p, "qkv.weight", NULL, x, T, all, D);
-    double *mix = conv(r, p, pre, T, all, 0, all, true);
-    double *b = linear(r, p, "b.weight", NULL, x, T, H, D), *a, *z;
-    if (low) {
-        a = linear(r, p, "f_b.weight", NULL, linear(r, p, "f_a.weight", NULL, x, T, s->rank, D), T,
-                   H * K, s->rank);
-        z = linear(r, p, "g_b.weight", NULL, linear(r, p, "g_a.weight", NULL, x, T, s->rank, D), T,
-                   H * V, s->rank);
-    } else {
-        a = linear(r, p, "a.weight", NULL, x, T, H, D);
-        z = linear(r, p, "z.weight", NULL, x, T, H * V, D);
-    }
-    double *S = take(p, H * K * V), *o = take(p, T * H * V), *decay = take(p, K);
-    for (size_t t = 0; t < T; t++)
-        for (size_t h = 0; h < H; h++) {
-            double *row = mix + t * all, q[64], k[64], *to = o + (t * H + h) * V;
-            assert_true(K <= 64);
-            memcpy(q, row + h / (H / G) * K, K * sizeof *q);
-            memcpy(k, row + G * K + h / (H / G) * K, K * sizeof *k);
-            unit(q, K);
-            unit(k, K);
-            for (size_t i = 0; i < N; i++)
-                decay[i] = exp(-exp(param(r, "A_log")[h]) *
-                               softplus(a[(t * H + h) * N + i] + param(r, "dt_bias")[h * N + i]));
-            double beta = (s->negative_eigenvalues ? 2 : 1) * sigmoid(b[t * H + h]);
-            token(S + h * K * V, K, V, q, k, row + 2 * G * K + h * V, decay, N, beta, to);
-            for (size_t c = 0; c < V; c++)
-                to[c] /= sqrt((double)K);
-            rms(to, V, param(r, "norm.weight"), s->norm_eps);
-            for (size_t c = 0; c < V; c++)
-                to[c] *= low ? sigmoid(z[(t * H + h) * V + c]) : silu(z[(t * H + h) * V + c]);
-        }
-    return linear(r, p, "o.weight", NULL, o, T, D, H * V);
-}
-
-static double *lightning(const struct tg_ref *r, struct pool *p, const double *x, size_t T)
-{
-    const struct tg_recurrent_spec *s = &r->mixer->spec->recurrent;
-    size_t D = r->mixer->width, K = s->k_dim, V = s->v_dim, H = s->v_heads, G = s->k_heads;
-    size_t all = 2 * G * K + H * V;
-    double *mix = linear(r, p, "qkv.weight", NULL, x, T, all, D);
-    double *z = linear(r, p, "gate.weight", NULL, x, T, H * V, D);
-    double *S = take(p, H * K * V), *o = take(p, T * H * V);
-    for (size_t i = 0; i < T * all; i++)
-        mix[i] = silu(mix[i]);
-    for (size_t t = 0; t < T; t++) {
-        for (size_t h = 0; h < H; h++) {
-            double decay = exp(-s->scales[0] * pow(2, -8 * (double)(h + 1) / (double)H));
-            const double *q = mix + t * all + h / (H / G) * K;
-            token(S + h * K * V, K, V, q, q + G * K, mix + t * all + 2 * G * K + h * V, &decay, 1,
-                  0, o + (t * H + h) * V);
-        }
-        rms(o + t * H * V, H * V, param(r, "norm.weight"), s->norm_eps);
-        for (size_t c = t * H * V; c < (t + 1) * H * V; c++)
-            o[c] *= sigmoid(z[c]);
-    }
-    return linear(r, p, "o.weight", NULL, o, T, D, H * V);
 }
 
 /* o [I] gated by z [I] */
@@ -340,8 +263,7 @@ static const struct row {
     double *(*run)(const struct tg_ref *r, struct pool *p, const double *x, size_t T);
     bool attention; /* softmax on the same input is added */
 } rows[] = {
-    {"gated_deltanet", delta, false},   {"kda", delta, false},
-    {"lightning", lightning, false},    {"mamba2", mamba2, false},
+    {"mamba2", mamba2, false},
     {"mamba2_attention", mamba2, true}, {"mamba1", mamba1, false},
     {"short_conv", short_conv, false},  {"rglru", rglru, false},
 };

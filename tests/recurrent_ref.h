@@ -12,6 +12,6 @@ void tg_recurrent_ref_own(const struct tg_ref *r, size_t T, const double *x, dou
 bool tg_recurrent_ref_beside(const struct tg_mixer *m);
 /* Settings of a recurrent layer made from those of an attention layer, so that every shape of a
  * test has one: heads H over G, sizes K and K + 1, short convolutions, every factor other than 1 */
-struct tg_recurrent_spec tg_recurrent_of(const struct tg_layer_spec *s);
+void tg_recurrent_open(struct tg_layer_spec *s);
 
 #endif

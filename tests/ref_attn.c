@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/linear_ref.h"
 #include "tests/recurrent_ref.h"
 #include "tests/ref_net.h"
 
@@ -241,6 +242,14 @@ static void recurrent(const struct tg_ref_net *r, int layer, const double *x, do
         char name[64];
         snprintf(name, sizeof name, "mixer.%s", l->mixer->params[i].name);
         own.param[i] = tg_ref_weight(r, layer, name);
+    }
+    if (tg_linear_ref_knows(&m)) {
+        const size_t begin[2] = {0, T};
+        struct tg_ref_consts none = {0};
+        own.consts = &none;
+        tg_linear_ref_forward(&own, &(struct tg_batch){1, begin, NULL}, x, y);
+        free(other);
+        return;
     }
     if (tg_recurrent_ref_beside(&m))
         softmax(r, layer, x, other, T);

@@ -18,11 +18,10 @@
 static const char *recurrent_difference(const struct tg_recurrent_spec *a,
                                         const struct tg_recurrent_spec *b)
 {
-    DIFFER(k_heads);
     DIFFER(v_heads);
-    DIFFER(k_dim);
     DIFFER(v_dim);
     DIFFER(conv);
+    DIFFER(inner_conv);
     DIFFER(state);
     DIFFER(groups);
     DIFFER(inner);

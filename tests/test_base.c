@@ -253,6 +253,15 @@ static void test_rng(void **state)
     }
     assert_int_equal(seen, 49 * 25);
     assert_true(moved > 30);
+    size_t pairs[5][5] = {{0}};
+    for (size_t i = 0; i < 20000; i++) {
+        tg_rng_distinct(&r, items, 2, 5);
+        assert_true(items[0] < 5 && items[1] < 5 && items[0] != items[1]);
+        pairs[items[0]][items[1]]++;
+    }
+    for (size_t a = 0; a < 5; a++)
+        for (size_t c = 0; c < 5; c++) /* 1000 each, 4.5 standard deviations */
+            assert_true(a == c || (pairs[a][c] > 860 && pairs[a][c] < 1140));
 }
 
 struct count {

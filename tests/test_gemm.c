@@ -65,6 +65,45 @@ static void one_product(struct tg_ctx ctx, bool ta, bool tb, struct shape s, flo
     drop(&a), drop(&b), drop(&c);
 }
 
+/* The kernels' own product of small matrices; a row of C alone has the same bits */
+static void one_small(const struct tg_kernels *k, bool ta, bool tb, struct shape s, bool add,
+                      size_t pad)
+{
+    struct matrix a = matrix(ta ? s.k : s.m, ta ? s.m : s.k, pad, 1);
+    struct matrix b = matrix(tb ? s.n : s.k, tb ? s.k : s.n, pad, 2);
+    struct matrix c = matrix(s.m, s.n, pad, 3), row = matrix(1, s.n, 0, 3);
+    char what[128];
+    snprintf(what, sizeof what, "%s mm %d%d %zu x %zu x %zu, add %d, padding %zu", k->name, ta, tb,
+             s.m, s.n, s.k, add, pad);
+    tg_gemm_ref(ta, tb, s.m, s.n, s.k, 1, a.d, a.ld, b.d, b.ld, add ? 1 : 0, c.d, c.ld);
+    size_t last = s.m - 1;
+    memcpy(row.g.p, c.g.p + last * c.ld, s.n * sizeof(float));
+    for (size_t i = 0; !add && i < s.m; i++) /* must not be read */
+        for (size_t j = 0; j < s.n; j++)
+            c.g.p[i * c.ld + j] = NAN;
+    k->mm(ta, tb, s.m, s.n, s.k, a.g.p, a.ld, b.g.p, b.ld, add, c.g.p, c.ld);
+    assert_below(tg_rel_error_fd(c.g.p, c.d, c.size), TOLERANCE, what);
+    k->mm(ta, tb, 1, s.n, s.k, a.g.p + (ta ? last : last * a.ld), a.ld, b.g.p, b.ld, add, row.g.p,
+          row.ld);
+    assert_memory_equal(row.g.p, c.g.p + last * c.ld, s.n * sizeof(float));
+    drop(&a), drop(&b), drop(&c), drop(&row);
+}
+
+static void test_small(void **state)
+{
+    (void)state;
+    static const struct shape shapes[] = {
+        {1, 1, 1},    {2, 3, 64},    {3, 7, 129},  {8, 33, 65},    {9, 15, 8}, {5, 7, 0},
+        {16, 16, 64}, {64, 64, 64},  {65, 31, 17}, {13, 48, 300},  {7, 8, 9},  {64, 128, 16},
+        {40, 1, 24},  {17, 257, 70}, {1, 64, 256}, {100, 130, 31},
+    };
+    for (const struct tg_kernels *const *k = tg_kernels_runnable(); *k; k++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            for (size_t t = 0; t < 4; t++)
+                for (size_t add = 0; add < 2; add++)
+                    one_small(*k, t & 1, t & 2, shapes[i], add, (i + t) % 2 * 5);
+}
+
 static void test_products(void **state)
 {
     (void)state;
@@ -170,9 +209,8 @@ static void test_linear(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_products),
-        cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_short_rows),
+        cmocka_unit_test(test_small),   cmocka_unit_test(test_products),
+        cmocka_unit_test(test_threads), cmocka_unit_test(test_short_rows),
         cmocka_unit_test(test_linear),
     };
     tg_gemm_init();

@@ -224,9 +224,12 @@ static void test_sizes(void **state)
     tg_spec_release(&s);
     s = SPEC("olmo_hybrid", {"linear_key_head_dim", NULL}, {"linear_value_head_dim", NULL},
              {"linear_num_key_heads", NULL}, {"rope_parameters", NULL});
-    assert_int_equal(s.layers[0].recurrent.k_heads, 4);
-    assert_int_equal(s.layers[0].recurrent.k_dim, 6);
-    assert_int_equal(s.layers[0].recurrent.v_dim, 12);
+    assert_int_equal(s.layers[0].heads, 4);
+    assert_int_equal(s.layers[0].kv_heads, 4);
+    assert_int_equal(s.layers[0].value_heads, 4);
+    assert_int_equal(s.layers[0].head_dim, 6);
+    assert_int_equal(s.layers[0].value_dim, 12);
+    NEAR(s.layers[0].attn_scale, 1 / sqrt(6));
     assert_int_equal(s.layers[1].rotary_dim, 0);
     assert_int_equal(s.layers[0].residual, TG_RESIDUAL_PRE);
     assert_int_equal(s.layers[1].residual, TG_RESIDUAL_POST);

@@ -203,6 +203,76 @@ static void test_rows(void **state)
     each(run_rows, 2);
 }
 
+/* 5 rows of n with a stride of n + 3 */
+static void run_row_updates(const struct tg_kernels *k, size_t n)
+{
+    enum { ROWS = 5 };
+    const size_t stride = n + 3, size = (ROWS - 1) * stride + n;
+    struct tg_guarded rows = tg_guard(size);
+    static double want[ROWS * (MAX_N + 3)];
+    float p[ROWS];
+    tg_fill_random(rows.p, size, n);
+    tg_fill_random(p, ROWS, n + 1);
+    tg_to_double(rows.p, want, size);
+    for (size_t j = 0; j < ROWS; j++)
+        for (size_t i = 0; i < n; i++)
+            want[j * stride + i] = (want[j * stride + i] + (double)p[j] * s.d[1][i]) * s.d[0][i];
+    k->add_rows(p, s.f[1], rows.p, stride, ROWS, n);
+    k->mul_rows(s.f[0], rows.p, stride, ROWS, n);
+    assert_below(tg_rel_error_fd(rows.p, want, size), TOLERANCE, "add_rows, mul_rows");
+    for (size_t i = 0; i < n; i++) {
+        s.d[2][i] += s.d[0][i] * s.d[1][i];
+        s.d[3][i] = s.d[0][i] * s.d[1][i];
+    }
+    k->add_mul(s.f[0], s.f[1], s.f[2], n);
+    agree(k, 2, "add_mul");
+    k->mul(s.f[0], s.f[1], s.f[3], n);
+    agree(k, 3, "mul");
+    tg_guard_free(&rows);
+}
+
+/* Sums in double: to its own digits. Exponentials of differences of doubles, both signs */
+static void run_double(const struct tg_kernels *k, size_t n)
+{
+    static double sum[MAX_N], want[MAX_N], x[2 * MAX_N];
+    double dot = 0, magnitude = 0, worst = 0;
+    for (size_t i = 0; i < n; i++) {
+        dot += s.d[0][i] * s.d[1][i];
+        magnitude += fabs(s.d[0][i] * s.d[1][i]);
+        sum[i] = s.d[2][i];
+        want[i] = s.d[2][i] - s.d[0][i] * s.d[1][i];
+    }
+    assert_below(fabs(k->dot_d(s.f[0], s.f[1], n) - dot) / magnitude, 1e-14, "dot_d");
+    k->add_products(-1, s.f[0], s.f[1], sum, n);
+    for (size_t i = 0; i < n; i++)
+        worst = fmax(worst, fabs(sum[i] - want[i]));
+    assert_below(worst, 1e-15, "add_products");
+    k->add_d(s.d[2], s.f[0], sum, n);
+    for (size_t i = 0; i < n; i++)
+        assert_true(sum[i] == s.d[2][i] + s.d[0][i]);
+    struct tg_guarded y = tg_guard(2 * n);
+    for (size_t minus = 0; minus < 2; minus++) {
+        double diff[2 * MAX_N];
+        for (size_t i = 0; i < 2 * n; i++) {
+            x[i] = 1e6 + 20 * s.d[i / n][i % n];
+            double d = x[i] - (1e6 + s.d[2][i % n]);
+            diff[i] = exp((double)(float)(minus ? -d : d));
+        }
+        for (size_t i = 0; i < n; i++)
+            sum[i] = 1e6 + s.d[2][i];
+        k->exp_from(x, sum, minus, 2, n, y.p);
+        assert_below(tg_rel_error_fd(y.p, diff, 2 * n), TOLERANCE, "exp_from");
+    }
+    tg_guard_free(&y);
+}
+
+static void test_row_updates(void **state)
+{
+    (void)state;
+    each(run_row_updates, 3);
+    each(run_double, 3);
+}
+
 static void run_rmsnorm(const struct tg_kernels *k, size_t n)
 {
     double r = tg_rmsnorm_fwd_ref(s.d[0], s.d[1], 1e-5, s.d[5], n);
@@ -466,13 +536,13 @@ static void test_references(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_select),     cmocka_unit_test(test_exp_range),
-        cmocka_unit_test(test_exp),        cmocka_unit_test(test_vector),
-        cmocka_unit_test(test_rows),       cmocka_unit_test(test_rmsnorm),
-        cmocka_unit_test(test_silu),       cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_adamw),      cmocka_unit_test(test_losses),
-        cmocka_unit_test(test_kl_small),   cmocka_unit_test(test_loss_extremes),
-        cmocka_unit_test(test_references),
+        cmocka_unit_test(test_select),        cmocka_unit_test(test_exp_range),
+        cmocka_unit_test(test_exp),           cmocka_unit_test(test_vector),
+        cmocka_unit_test(test_rows),          cmocka_unit_test(test_row_updates),
+        cmocka_unit_test(test_rmsnorm),       cmocka_unit_test(test_silu),
+        cmocka_unit_test(test_rope),          cmocka_unit_test(test_adamw),
+        cmocka_unit_test(test_losses),        cmocka_unit_test(test_kl_small),
+        cmocka_unit_test(test_loss_extremes), cmocka_unit_test(test_references),
     };
     return tg_run_tests("kernels", tests, sizeof tests / sizeof *tests);
 }

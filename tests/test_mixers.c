@@ -10,8 +10,10 @@
 #include "linearize/kernels/gemm.h"
 #include "tests/check.h"
 #include "tests/guard.h"
+#include "tests/linear_ref.h"
 #include "tests/mixers_ref.h"
 #include "tests/recurrent_ref.h"
+#include "tests/rwkv_ref.h"
 
 /* float32 rounds to 6e-8; the chains here are some hundred terms through exponentials. A gradient
  * is a sum of terms that cancel. */
@@ -49,6 +51,7 @@ static const struct shape shapes[] = {
     {"relu", 6, 3, 1, 4, 4, 2, 0, 4, TG_MAP_RELU, true, false, false, true, {8}, 1},
     {"elu1", 6, 4, 2, 2, 0, 1, 3, 2, TG_MAP_ELU1, true, true, false, true, {6, 3}, 2},
     {"identity", 6, 2, 1, 4, 4, 2, 1, 4, TG_MAP_IDENTITY, true, false, false, true, {5, 4}, 2},
+    {"taylor", 5, 2, 1, 4, 4, 3, 1, 3, TG_MAP_TAYLOR, true, false, true, true, {7, 3}, 2},
     {"one token", 6, 2, 1, 4, 4, 3, 1, 4, TG_MAP_HEDGEHOG_SOFTMAX, true, false, true, true, {1}, 1},
     {"63 to 65",
      20,
@@ -126,6 +129,8 @@ static void fill_param(struct bench *t, size_t rule)
         scale = 0.3F, plus = 1;
     else if (has(name, "gate.bias"))
         plus = 2;
+    else if (has(name, "router.bias")) /* most tokens are picked, not all */
+        plus = 1;
     else if (has(name, "q.weight") || has(name, "k.weight"))
         scale = has(name, "map") ? 1 : 0.7F;
     for (size_t i = 0; i < t->count[rule]; i++)
@@ -209,9 +214,14 @@ static struct bench open_bench(const struct pair *p)
     }
     if (p->schema->adopt)
         p->schema->adopt(&t.spec);
-    else if (p->schema->flags & TG_MIXER_RECURRENT)
-        t.spec.recurrent = tg_recurrent_of(&t.spec);
+    if (p->schema->flags & TG_MIXER_BESIDE)
+        tg_linear_vary(&t.spec, (size_t)(s - shapes), s->G, s->window, s->sinks);
+    tg_rwkv_vary(&t.spec, (size_t)(s - shapes));
+    if (!p->schema->adopt && p->schema->flags & TG_MIXER_RECURRENT)
+        tg_recurrent_open(&t.spec);
     t.spec.kv_rank = t.spec.kv_rank < s->D ? t.spec.kv_rank : s->D;
+    if (t.spec.recurrent.chunk) /* short ones: texts have several, and a part of one */
+        t.spec.recurrent.chunk = s->window;
     for (size_t i = 0; i < s->count; i++) {
         t.begin[i + 1] = t.begin[i] + s->lengths[i];
         t.longest = s->lengths[i] > t.longest ? s->lengths[i] : t.longest;
@@ -602,6 +612,10 @@ static double first_value(const struct bench *t, size_t rule, size_t i)
         return strcmp(mixer, "lizard") == 0 ? 0 : -4;
     if (strcmp(r->name, "alpha") == 0)
         return 1;
+    if (strcmp(r->name, "router.bias") == 0)
+        return 3;
+    if (strcmp(r->name, "decay") == 0)
+        return log(15);
     return strcmp(r->name, "window_logit") == 0 ? log(0.1 / 0.9) : 0;
 }
 
@@ -621,7 +635,7 @@ static void test_inherit(void **state)
     settle(&soft, p->shape);
     const struct tg_origin origin = {.from = &soft.m, .layer = 1, .layer_count = 4};
     for (size_t rule = 0; rule < t.spec.mixer->param_count; rule++) {
-        if (!t.param[rule] || !(t.spec.mixer->params[rule].flags & TG_PARAM_NEW))
+        if (!t.param[rule] || !(t.spec.mixer->params[rule].flags & TG_PARAM_NEW) || !t.ops->inherit)
             continue;
         for (size_t i = 0; i < t.count[rule]; i++)
             t.param[rule][i] = NAN;
@@ -637,8 +651,7 @@ static void test_inherit(void **state)
     close_bench(&soft);
 }
 
-/* With a window as long as the text and no sinks, the window and the default are the softmax layer.
- */
+/* With a window or chunk as long as the text and no sinks, these are the softmax layer. */
 static void test_equals_softmax(void **state)
 {
     (void)state;
@@ -650,7 +663,8 @@ static void test_equals_softmax(void **state)
     size_t n = soft.rows * soft.m.width, seen = 0;
     for (size_t i = 1; tg_mixers[i]; i++) {
         if (strcmp(tg_mixers[i]->name, "window") != 0 &&
-            strcmp(tg_mixers[i]->name, "gated_window") != 0)
+            strcmp(tg_mixers[i]->name, "gated_window") != 0 &&
+            strcmp(tg_mixers[i]->name, "block_causal") != 0)
             continue;
         struct bench t = open_bench(&(struct pair){tg_mixers[i], tg_mixer_schemas[i], &s});
         settle(&t, &s);
@@ -660,7 +674,7 @@ static void test_equals_softmax(void **state)
         close_bench(&t);
         seen++;
     }
-    assert_int_equal(seen, 2);
+    assert_int_equal(seen, 3);
     close_bench(&soft);
 }
 

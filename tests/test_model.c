@@ -32,7 +32,7 @@ enum { LENGTH_COUNT = sizeof LENGTHS / sizeof *LENGTHS, LONGEST = 257 };
 static struct tg_model *hybrid_of(unsigned flags, const char *without, int threads)
 {
     struct tg_test_shape shape = SHAPE;
-    struct tg_plan_layer layers[48] = {{0}};
+    struct tg_plan_layer layers[64] = {{0}};
     struct tg_err err = {0};
     struct tg_model *s;
     size_t n = 0;
@@ -49,6 +49,9 @@ static struct tg_model *hybrid_of(unsigned flags, const char *without, int threa
     struct tg_model *t = tg_test_teacher(&shape, threads, 7);
     tg_test_must(tg_surgery_apply(t, &p, NULL, &s, &err), &err);
     tg_test_stir_new(s, 0.2, 11);
+    for (size_t l = 0; l < s->spec.layer_count; l++) /* short chunks: most texts have several */
+        if (s->spec.layers[l].recurrent.chunk)
+            s->spec.layers[l].recurrent.chunk = WINDOW;
     tg_model_free(t);
     return s;
 }
@@ -328,12 +331,27 @@ static double slope_error(struct tg_model *m, const struct tg_param *p, const fl
     return (4 * error[1] - error[0]) / 3;
 }
 
+/* The size of that by the better of two steps: where many layers follow, the loss bends too much
+ * for the long one, and where the slope is small it rounds too much for the short one. A gradient
+ * that is wrong is so at both. */
+static double least_slope_error(struct tg_model *m, const struct tg_param *p, const float *g,
+                                const double *direction, double longest, const int32_t *ids,
+                                const struct tg_batch *b)
+{
+    return fmin(fabs(slope_error(m, p, g, direction, longest, ids, b)),
+                fabs(slope_error(m, p, g, direction, longest / 2, ids, b)));
+}
+
 /* Each tensor along its own gradient, where the loss must change at the rate |g|, and along a
  * random direction, where missing parts show. Not through lolcats, whose gradient is by definition
- * that of a function with the window's maximum held constant. */
+ * that of a function with the window's maximum held constant; and far from where the router of sma
+ * changes its mind, for there the loss jumps. */
 static void test_gradients(void **state)
 {
     struct tg_model *m = hybrid_without("lolcats", 1);
+    for (size_t i = 0; i < m->params.count; i++)
+        if (m->params.items[i].is_mixer && !strcmp(m->params.items[i].local, "router.bias"))
+            m->data[m->params.items[i].offset] = 5;
     struct tg_batch b = {.count = 3, .begin = GRADIENT_BEGIN};
     int32_t ids[GRADIENT_ROWS];
     float *grads = calloc(m->params.floats, sizeof *grads);
@@ -361,9 +379,9 @@ static void test_gradients(void **state)
         }
         double step = 0.04 / fmax(1, 4 * norm),
                limit = DIFFERENCE_TOLERANCE + DIFFERENCE_NOISE / norm;
-        double error = fabs(slope_error(m, p, g, along, step, ids, &b)) / norm;
+        double error = least_slope_error(m, p, g, along, step, ids, &b) / norm;
         assert_below(error, limit, p->name);
-        error = fabs(slope_error(m, p, g, random, step, ids, &b)) / norm;
+        error = least_slope_error(m, p, g, random, step, ids, &b) / norm;
         assert_below(error, limit, p->name);
         free(along);
         free(random);

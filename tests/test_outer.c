@@ -265,6 +265,97 @@ static void test_state(void **state)
     close_bench(&t);
 }
 
+/* Rows that read earlier chunks alone, from a state on: num, den and the end in double. x holds
+ * everything that is differentiated: q [n,K], k [n,K], v [n,V], g [n], the state [K,V], [K]. */
+enum { ACROSS_ROWS = 37, ACROSS_K = 5, ACROSS_V = 3, ACROSS_STATE = ACROSS_K * (ACROSS_V + 1) };
+enum {
+    AT_K = ACROSS_ROWS * ACROSS_K,
+    AT_V = 2 * AT_K,
+    AT_G = AT_V + ACROSS_ROWS * ACROSS_V,
+    AT_STATE = AT_G + ACROSS_ROWS,
+    ACROSS_IN = AT_STATE + ACROSS_STATE,
+    AT_DEN = ACROSS_ROWS * ACROSS_V,
+    AT_END = AT_DEN + ACROSS_ROWS,
+    ACROSS_OUT = AT_END + ACROSS_STATE
+};
+
+static void across_ref(const double *x, size_t chunk, double *out)
+{
+    double *end = out + AT_END;
+    memcpy(end, x + AT_STATE, ACROSS_STATE * sizeof *end);
+    for (size_t from = 0; from < ACROSS_ROWS; from += chunk) {
+        size_t to = from + chunk < ACROSS_ROWS ? from + chunk : ACROSS_ROWS;
+        double passed = 0;
+        for (size_t t = from; t < to; t++) {
+            passed += x[AT_G + t];
+            for (size_t c = 0; c <= ACROSS_V; c++) {
+                double sum = 0;
+                for (size_t i = 0; i < ACROSS_K; i++)
+                    sum += x[t * ACROSS_K + i] *
+                           end[c < ACROSS_V ? i * ACROSS_V + c : ACROSS_K * ACROSS_V + i];
+                out[c < ACROSS_V ? t * ACROSS_V + c : AT_DEN + t] = exp(passed) * sum;
+            }
+        }
+        for (size_t i = 0; i < ACROSS_STATE && to - from == chunk; i++)
+            end[i] *= exp(passed);
+        for (size_t t = from; t < to && to - from == chunk; t++) {
+            passed -= x[AT_G + t];
+            for (size_t i = 0; i < ACROSS_STATE; i++) {
+                bool sums = i < ACROSS_K * ACROSS_V;
+                double k = x[AT_K + t * ACROSS_K + (sums ? i / ACROSS_V : i - ACROSS_K * ACROSS_V)];
+                end[i] += exp(passed) * k * (sums ? x[AT_V + t * ACROSS_V + i % ACROSS_V] : 1);
+            }
+        }
+    }
+}
+
+static void across(size_t chunk)
+{
+    const struct tg_kernels *kern = tg_kernels_select((unsigned)TG_CPU_ALL);
+    float x[ACROSS_IN], dout[ACROSS_OUT], got[ACROSS_OUT], dx[ACROSS_IN] = {0};
+    double in[ACROSS_IN], out[ACROSS_OUT], want[ACROSS_IN];
+    const size_t n = ACROSS_ROWS, K = ACROSS_K, V = ACROSS_V;
+    struct tg_outer_head a = {n, K, V, chunk, x, x + AT_K, x + AT_V, x + AT_G, K, V, V, 1, true};
+    struct tg_guarded work = tg_guard(tg_outer_across_work(n, K, V, chunk)),
+                      saved = tg_guard(tg_outer_head_saved(n, K, V, chunk));
+    tg_fill_random(x, ACROSS_IN, 1);
+    tg_fill_random(dout, ACROSS_OUT, 2);
+    for (size_t t = 0; t < n; t++)
+        x[AT_G + t] = -fabsf(x[AT_G + t]) / 4;
+    tg_to_double(x, in, ACROSS_IN);
+    across_ref(in, chunk, out);
+    memcpy(got + AT_END, x + AT_STATE, ACROSS_STATE * sizeof *got);
+    tg_outer_head_fwd(kern, &a, got, got + AT_DEN, got + AT_END, saved.p, work.p);
+    assert_below(tg_rel_error_fd(got, out, ACROSS_OUT), FORWARD, "across chunks");
+    memcpy(dx + AT_STATE, dout + AT_END, ACROSS_STATE * sizeof *dx);
+    tg_outer_head_bwd(kern, &a, saved.p, dout, dout + AT_DEN, dx, dx + AT_K, dx + AT_V, dx + AT_G,
+                      dx + AT_STATE, work.p);
+    for (size_t i = 0; i < ACROSS_IN; i++) {
+        double keep = in[i];
+        want[i] = 0;
+        for (int sign = -1; sign <= 1; sign += 2) {
+            in[i] = keep + sign * 1e-5;
+            across_ref(in, chunk, out);
+            for (size_t o = 0; o < ACROSS_OUT; o++)
+                want[i] += sign * out[o] * (double)dout[o] / 2e-5;
+        }
+        in[i] = keep;
+    }
+    assert_below(tg_rel_error_fd(dx, want, ACROSS_IN), GRADIENT, "gradients across chunks");
+    tg_guard_free(&work);
+    tg_guard_free(&saved);
+}
+
+static void test_across(void **state)
+{
+    (void)state;
+    across(1);
+    across(5);
+    across(36);
+    across(37); /* enters as a whole */
+    across(100);
+}
+
 /* 100,000 rows: chunks and steps in float32 against the recurrence in double, at gates from none to
  * -20; gradients finite, also of the gate. Keys are features: not negative. */
 static void long_text(float low)
@@ -378,8 +469,8 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forward), cmocka_unit_test(test_gradients),
-        cmocka_unit_test(test_state),   cmocka_unit_test(test_long),
-        cmocka_unit_test(test_maps),
+        cmocka_unit_test(test_state),   cmocka_unit_test(test_across),
+        cmocka_unit_test(test_long),    cmocka_unit_test(test_maps),
     };
     tg_gemm_init();
     return tg_run_tests("outer", tests, sizeof tests / sizeof *tests);

@@ -98,10 +98,12 @@ static double objective(struct bench *b)
 }
 
 /* d/de loss(p + e g / |g|) = |g|, parameter by parameter */
-static void check_gradient(const struct tg_stage *stage, double ce_share, double temperature)
+static void check_gradient(const struct tg_stage *stage, double ce_share, double temperature,
+                           const int32_t *labels)
 {
     struct bench b;
     bench_open(&b, stage, 1, ce_share, temperature);
+    b.io.labels = labels;
     run(&b, 0, SEQUENCES, 1);
     size_t floats = b.student->params.floats;
     float *g = tg_alloc_array(floats, sizeof *g), *p = b.student->data;
@@ -143,8 +145,48 @@ static void test_gradients(void **state)
 {
     (void)state;
     for (size_t i = 0; tg_stages[i]; i++)
-        check_gradient(tg_stages[i], 0, 1);
-    check_gradient(tg_stage_find("kl"), 0.3, 2);
+        check_gradient(tg_stages[i], 0, 1, NULL);
+    check_gradient(tg_stage_find("kl"), 0.3, 2, NULL);
+}
+
+/* Labels take the place of the next tokens: rows without one count for nothing. */
+static void test_labels(void **state)
+{
+    (void)state;
+    const struct tg_stage *ce = tg_stage_find("ce");
+    size_t N = shape.vocab, D = shape.width, labelled = 0;
+    int32_t labels[ROWS];
+    float *hidden = tg_alloc_floats(ROWS * D), *logits = tg_alloc_floats(ROWS * N);
+    struct tg_run *r;
+    struct tg_err err = {0};
+    struct bench b;
+    assert_non_null(hidden);
+    assert_non_null(logits);
+    for (size_t i = 0; i < ROWS; i++)
+        labels[i] = i % 7 == 3 || i == ROWS - 1 ? (int32_t)(i * 11 % N) : -1;
+    bench_open(&b, ce, 1, 1, 1);
+    struct tg_batch batch = {.count = SEQUENCES, .begin = b.begin};
+    tg_test_must(tg_run_create(&r, &err), &err);
+    tg_test_must(tg_run_fit(r, b.student, &batch, false, &err), &err);
+    tg_model_forward(b.student, r, b.ids, &batch, hidden, false, NULL);
+    tg_model_logits(b.student, hidden, ROWS, logits);
+    double want = 0;
+    for (size_t i = 0; i < ROWS; i++) {
+        double sum = 0;
+        if (labels[i] < 0)
+            continue;
+        for (size_t n = 0; n < N; n++)
+            sum += exp((double)logits[i * N + n]);
+        want += log(sum) - logits[i * N + (size_t)labels[i]];
+        labelled++;
+    }
+    b.io.labels = labels;
+    assert_below(fabs(run(&b, 0, SEQUENCES, 1) / (want / (double)labelled) - 1), ROUNDING, "loss");
+    tg_run_free(r);
+    tg_free(hidden);
+    tg_free(logits);
+    bench_close(&b);
+    check_gradient(ce, 1, 1, labels);
 }
 
 static void test_micro_batches(void **state)
@@ -210,9 +252,8 @@ static void test_fixed_point(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradients),
-        cmocka_unit_test(test_micro_batches),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_gradients),     cmocka_unit_test(test_labels),
+        cmocka_unit_test(test_micro_batches), cmocka_unit_test(test_threads),
         cmocka_unit_test(test_fixed_point),
     };
     return tg_run_tests("stages", tests, sizeof tests / sizeof *tests);

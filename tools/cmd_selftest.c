@@ -162,10 +162,10 @@ static struct tg_layer_spec small_layer(const struct tg_mixer_schema *schema)
         .attn_scale = 0.25,
         .mlp_dim = 48,
     };
-    if (schema->flags & TG_MIXER_RECURRENT)
-        y.recurrent = (struct tg_recurrent_spec){.k_heads = 2,
-                                                 .v_heads = 4,
-                                                 .k_dim = 16,
+    if (schema->adopt)
+        schema->adopt(&y);
+    else if (schema->flags & TG_MIXER_RECURRENT)
+        y.recurrent = (struct tg_recurrent_spec){.v_heads = 4,
                                                  .v_dim = 12,
                                                  .conv = 4,
                                                  .state = 16,
@@ -175,6 +175,8 @@ static struct tg_layer_spec small_layer(const struct tg_mixer_schema *schema)
                                                  .conv_bias = true,
                                                  .norm = true,
                                                  .norm_eps = 1e-5};
+    if (y.recurrent.chunk)
+        y.recurrent.chunk = 24;
     return y;
 }
 

@@ -102,12 +102,12 @@ static void print_layers(const struct tg_tool *t, const struct tg_model_spec *s)
                      y->moe.mlp_dim);
         else
             snprintf(mlp, sizeof mlp, "%zu", y->mlp_dim);
-        /* a recurrent layer's own heads: of values, of keys */
-        bool recurs = y->mixer->flags & TG_MIXER_RECURRENT && !y->heads;
+        /* a state-space layer has heads of its own: of x, groups of B and C */
+        bool space = !y->heads;
         const struct tg_recurrent_spec *r = &y->recurrent;
         tg_table_row(&table, "%zu|%s|%zu|%zu|%zu|%zu|%s|%zu|%s|%s", l, y->mixer->name,
-                     recurs ? r->v_heads : y->heads, recurs ? r->k_heads + r->groups : y->kv_heads,
-                     recurs ? r->v_dim : y->head_dim, y->rotary_dim, window, y->sinks, map, mlp);
+                     space ? r->v_heads : tg_out_heads(y), space ? r->groups : y->kv_heads,
+                     space ? r->v_dim : y->head_dim, y->rotary_dim, window, y->sinks, map, mlp);
     }
     tg_table_print(&table, stdout, t->color);
     tg_table_release(&table);

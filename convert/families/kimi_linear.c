@@ -104,7 +104,7 @@ static int read_sparse(struct tg_json c, size_t layer_count, bool *sparse, struc
     return TG_OK;
 }
 
-static int read_linear(struct tg_json c, struct tg_json linear, struct tg_recurrent_spec *r,
+static int read_linear(struct tg_json c, struct tg_json linear, struct tg_layer_spec *l,
                        struct tg_err *err)
 {
     const struct {
@@ -112,9 +112,9 @@ static int read_linear(struct tg_json c, struct tg_json linear, struct tg_recurr
         size_t *to;
         int64_t most;
     } sizes[] = {
-        {"linear_head_dim", "head_dim", &r->k_dim, TG_MAX_HEAD_DIM},
-        {"linear_num_heads", "num_heads", &r->k_heads, TG_MAX_HEADS},
-        {"linear_conv_kernel_dim", "short_conv_kernel_size", &r->conv, 32},
+        {"linear_head_dim", "head_dim", &l->head_dim, TG_MAX_HEAD_DIM},
+        {"linear_num_heads", "num_heads", &l->kv_heads, TG_MAX_HEADS},
+        {"linear_conv_kernel_dim", "short_conv_kernel_size", &l->recurrent.conv, 32},
     };
     int rc;
 
@@ -123,29 +123,29 @@ static int read_linear(struct tg_json c, struct tg_json linear, struct tg_recurr
             (tg_json_has(linear) &&
              (rc = tg_config_size_or(linear, sizes[i].nested, 1, sizes[i].most, sizes[i].to, err))))
             return rc;
-    r->v_heads = r->k_heads;
-    r->v_dim = r->rank = r->k_dim;
+    l->recurrent.rank = l->head_dim;
+    l->attn_scale = 1 / sqrt((double)l->head_dim);
     return TG_OK;
 }
 
 static int read_layers(struct tg_json c, struct tg_model_spec *spec, struct tg_err *err)
 {
     const struct tg_json linear = tg_json_key(c, "linear_attn_config");
-    struct tg_recurrent_spec r = {
-        .k_dim = 128, .k_heads = 32, .conv = 4, .norm_eps = spec->norm.eps};
+    struct tg_layer_spec l = {
+        .head_dim = 128, .kv_heads = 32, .recurrent = {.conv = 4, .norm_eps = spec->norm.eps}};
     struct tg_moe_spec moe;
     bool recurs[TG_MAX_LAYERS], sparse[TG_MAX_LAYERS];
     int rc;
 
     if (tg_json_has(linear) && !tg_json_is_object(linear))
         return tg_json_fail(c, "linear_attn_config", TG_ERR_VALUE, err, "must be an object");
-    if ((rc = read_linear(c, linear, &r, err)) || (rc = read_moe(c, &moe, err)) ||
+    if ((rc = read_linear(c, linear, &l, err)) || (rc = read_moe(c, &moe, err)) ||
         (rc = read_kinds(c, linear, spec->layer_count, recurs, err)) ||
         (rc = read_sparse(c, spec->layer_count, sparse, err)))
         return rc;
     for (size_t i = 0; i < spec->layer_count; i++) {
         if (recurs[i])
-            tg_layer_recur(&spec->layers[i], "kda", &r);
+            tg_layer_linear(&spec->layers[i], "kda", &l);
         if (sparse[i])
             tg_layer_experts(&spec->layers[i], &moe);
     }
@@ -214,9 +214,8 @@ static const struct tg_name_rule names[] = {
     KDA("q_proj.weight", "q.weight"),
     KDA("o_proj.weight", "o.weight"),
     KDA("o_proj.bias", "o.bias"),
-    {ATT "q_proj.weight", "layers.{i}.mixer.qkv.weight", tg_layout_part_q},
-    {ATT "k_proj.weight", "layers.{i}.mixer.qkv.weight", tg_layout_part_k},
-    {ATT "v_proj.weight", "layers.{i}.mixer.qkv.weight", tg_layout_part_v},
+    KDA("k_proj.weight", "k.weight"),
+    KDA("v_proj.weight", "v.weight"),
     {ATT "q_conv1d.weight", "layers.{i}.mixer.conv.weight", tg_layout_part_q},
     {ATT "k_conv1d.weight", "layers.{i}.mixer.conv.weight", tg_layout_part_k},
     {ATT "v_conv1d.weight", "layers.{i}.mixer.conv.weight", tg_layout_part_v},

@@ -55,16 +55,15 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
         return rc;
     for (size_t i = 0; i < spec->layer_count; i++) {
         struct tg_layer_spec *l = &spec->layers[i];
-        struct tg_recurrent_spec r = {.k_heads = l->heads,
-                                      .v_heads = l->heads,
-                                      .k_dim = l->head_dim,
-                                      .v_dim = l->head_dim,
-                                      .norm_eps = 1e-6};
-        r.scales[0] = 1 - (double)i / ((double)spec->layer_count - 1 + 1e-5) + 1e-5;
+        struct tg_layer_spec linear = {.kv_heads = l->heads,
+                                       .head_dim = l->head_dim,
+                                       .attn_scale = 1,
+                                       .recurrent.norm_eps = 1e-6};
+        linear.recurrent.scales[0] = 1 - (double)i / ((double)spec->layer_count - 1 + 1e-5) + 1e-5;
         moe.mlp_dim = l->mlp_dim;
         tg_layer_experts(l, &moe);
         if (recurs[i])
-            tg_layer_recur(l, "lightning", &r);
+            tg_layer_linear(l, "lightning", &linear);
         else
             tg_layer_attend(l, window);
         l->mixer_skip = f.skip[recurs[i]];
@@ -75,21 +74,17 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
     return TG_OK;
 }
 
-/* Per head q, k, v of K rows each */
-static void qkv(const struct tg_layout_ask *ask, struct tg_layout *out)
-{
-    const size_t H = ask->layer->recurrent.k_heads, K = ask->layer->recurrent.k_dim;
-
-    for (size_t part = 0; part < 3; part++)
-        tg_layout_blocks(ask, out, H, 3 * K, part * K, K, part * H * K);
-}
-
 static const struct tg_name_rule names[] = {
     TG_NAMES_FRAME,
     TG_NAMES_PRE,
     TG_NAMES_ATTENTION(NULL),
-    {"[model.]layers.{i}.self_attn.qkv_proj.weight", "layers.{i}.mixer.qkv.weight", qkv},
-    {"[model.]layers.{i}.self_attn.output_gate.weight", "layers.{i}.mixer.gate.weight", NULL},
+    {"[model.]layers.{i}.self_attn.qkv_proj.weight", "layers.{i}.mixer.q.weight",
+     tg_layout_qkv_groups_q},
+    {"[model.]layers.{i}.self_attn.qkv_proj.weight", "layers.{i}.mixer.k.weight",
+     tg_layout_qkv_groups_k},
+    {"[model.]layers.{i}.self_attn.qkv_proj.weight", "layers.{i}.mixer.v.weight",
+     tg_layout_qkv_groups_v},
+    {"[model.]layers.{i}.self_attn.output_gate.weight", "layers.{i}.mixer.z.weight", NULL},
     {"[model.]layers.{i}.self_attn.norm.weight", "layers.{i}.mixer.norm.weight", NULL},
     {"[model.]layers.{i}.self_attn.out_proj.weight", "layers.{i}.mixer.o.weight", NULL},
     {"[model.]layers.{i}.block_sparse_moe.gate.weight", "layers.{i}.moe.router.weight", NULL},

@@ -3,25 +3,25 @@
 #include "convert/config_recurrent.h"
 #include "convert/names.h"
 
-static int read_linear(struct tg_json c, const struct tg_model_spec *spec,
-                       struct tg_recurrent_spec *r, struct tg_err *err)
+static int read_linear(struct tg_json c, const struct tg_model_spec *spec, struct tg_layer_spec *l,
+                       struct tg_err *err)
 {
     int rc;
 
-    *r = (struct tg_recurrent_spec){.k_heads = spec->layers[0].heads,
-                                    .v_heads = spec->layers[0].heads,
-                                    .conv = 4,
-                                    .negative_eigenvalues = true,
-                                    .norm_eps = 1e-5};
-    if ((rc = tg_config_size_or(c, "linear_num_key_heads", 1, TG_MAX_HEADS, &r->k_heads, err)))
+    *l = (struct tg_layer_spec){
+        .kv_heads = spec->layers[0].heads,
+        .value_heads = spec->layers[0].heads,
+        .recurrent = {.conv = 4, .negative_eigenvalues = true, .norm_eps = 1e-5}};
+    if ((rc = tg_config_size_or(c, "linear_num_key_heads", 1, TG_MAX_HEADS, &l->kv_heads, err)))
         return rc;
-    r->k_dim = 3 * spec->width / (4 * r->k_heads);
-    if ((rc = tg_config_size_or(c, "linear_key_head_dim", 1, TG_MAX_HEAD_DIM, &r->k_dim, err)))
+    l->head_dim = 3 * spec->width / (4 * l->kv_heads);
+    if ((rc = tg_config_size_or(c, "linear_key_head_dim", 1, TG_MAX_HEAD_DIM, &l->head_dim, err)))
         return rc;
-    r->v_dim = 2 * r->k_dim;
-    if ((rc = tg_config_deltanet(c, r, err)))
+    l->value_dim = 2 * l->head_dim;
+    if ((rc = tg_config_deltanet(c, l, err)))
         return rc;
-    return tg_json_get_bool_or(c, "linear_allow_neg_eigval", &r->negative_eigenvalues, err);
+    return tg_json_get_bool_or(c, "linear_allow_neg_eigval", &l->recurrent.negative_eigenvalues,
+                               err);
 }
 
 /* Does the config have a theta? */
@@ -41,12 +41,12 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
                                    .eos_id = 100257,
                                    .no_rotary = !rotates(c),
                                    .layer = {.residual = TG_RESIDUAL_POST, .qk_norm = TG_QK_WIDE}};
-    struct tg_recurrent_spec r;
+    struct tg_layer_spec linear;
     bool recurs[TG_MAX_LAYERS], all = true;
     int rc;
 
     if ((rc = tg_config_attention_bias(c, &d.layer, err)) ||
-        (rc = tg_config_decoder(c, &d, spec, err)) || (rc = read_linear(c, spec, &r, err)) ||
+        (rc = tg_config_decoder(c, &d, spec, err)) || (rc = read_linear(c, spec, &linear, err)) ||
         (rc = tg_config_kinds(c, "layer_types", kinds, 4, spec->layer_count, recurs, err)))
         return rc;
     for (size_t i = 0; i < spec->layer_count; i++)
@@ -55,7 +55,7 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
         recurs[spec->layer_count - 1] = false;
     for (size_t i = 0; i < spec->layer_count; i++)
         if (recurs[i]) {
-            tg_layer_recur(&spec->layers[i], "gated_deltanet", &r);
+            tg_layer_linear(&spec->layers[i], "gated_deltanet", &linear);
             spec->layers[i].residual = TG_RESIDUAL_PRE;
         }
     return TG_OK;
@@ -76,12 +76,9 @@ static const struct tg_name_rule names[] = {
      NULL},
     {"[model.]layers.{i}.post_feedforward_layernorm.weight", "layers.{i}.norm_mlp_out.weight",
      NULL},
-    {"[model.]layers.{i}.linear_attn.q_proj.weight", "layers.{i}.mixer.qkv.weight",
-     tg_layout_part_q},
-    {"[model.]layers.{i}.linear_attn.k_proj.weight", "layers.{i}.mixer.qkv.weight",
-     tg_layout_part_k},
-    {"[model.]layers.{i}.linear_attn.v_proj.weight", "layers.{i}.mixer.qkv.weight",
-     tg_layout_part_v},
+    {"[model.]layers.{i}.linear_attn.q_proj.weight", "layers.{i}.mixer.q.weight", NULL},
+    {"[model.]layers.{i}.linear_attn.k_proj.weight", "layers.{i}.mixer.k.weight", NULL},
+    {"[model.]layers.{i}.linear_attn.v_proj.weight", "layers.{i}.mixer.v.weight", NULL},
     {"[model.]layers.{i}.linear_attn.q_conv1d.weight", "layers.{i}.mixer.conv.weight",
      tg_layout_part_q},
     {"[model.]layers.{i}.linear_attn.k_conv1d.weight", "layers.{i}.mixer.conv.weight",

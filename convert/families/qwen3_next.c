@@ -24,38 +24,56 @@ static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_e
     return moe.experts ? tg_config_sparse_layers(c, &moe, spec, err) : TG_OK;
 }
 
-/* Per key head: q [K], k [K], v [H/G V], z [H/G V] */
-static void qkv(const struct tg_layout_ask *ask, struct tg_layout *out)
+/* Per key head: q [K], k [K], v [n V], z [n V], n value heads to a key head */
+static void qkvz(const struct tg_layout_ask *ask, struct tg_layout *out, size_t first, size_t rows)
 {
-    const struct tg_recurrent_spec *r = &ask->layer->recurrent;
-    const size_t K = r->k_dim, V = r->v_heads / r->k_heads * r->v_dim, all = 2 * K + 2 * V;
+    const struct tg_layer_spec *l = ask->layer;
+    const size_t values = tg_value_heads(l) / l->kv_heads * tg_value_dim(l);
 
-    tg_layout_blocks(ask, out, ask->layer->recurrent.k_heads, all, 0, K, 0);
-    tg_layout_blocks(ask, out, ask->layer->recurrent.k_heads, all, K, K, r->k_heads * K);
-    tg_layout_blocks(ask, out, ask->layer->recurrent.k_heads, all, 2 * K, V, 2 * r->k_heads * K);
+    tg_layout_blocks(ask, out, l->kv_heads, 2 * l->head_dim + 2 * values, first, rows, 0);
+}
+
+static void q(const struct tg_layout_ask *ask, struct tg_layout *out)
+{
+    qkvz(ask, out, 0, ask->layer->head_dim);
+}
+
+static void k(const struct tg_layout_ask *ask, struct tg_layout *out)
+{
+    qkvz(ask, out, ask->layer->head_dim, ask->layer->head_dim);
+}
+
+/* Which of the two blocks of values */
+static void values(const struct tg_layout_ask *ask, struct tg_layout *out, size_t which)
+{
+    const struct tg_layer_spec *l = ask->layer;
+    const size_t rows = tg_value_heads(l) / l->kv_heads * tg_value_dim(l);
+
+    qkvz(ask, out, 2 * l->head_dim + which * rows, rows);
+}
+
+static void v(const struct tg_layout_ask *ask, struct tg_layout *out)
+{
+    values(ask, out, 0);
 }
 
 static void z(const struct tg_layout_ask *ask, struct tg_layout *out)
 {
-    const struct tg_recurrent_spec *r = &ask->layer->recurrent;
-    const size_t V = r->v_heads / r->k_heads * r->v_dim;
-
-    tg_layout_blocks(ask, out, ask->layer->recurrent.k_heads, 2 * r->k_dim + 2 * V,
-                     2 * r->k_dim + V, V, 0);
+    values(ask, out, 1);
 }
 
 static void b(const struct tg_layout_ask *ask, struct tg_layout *out)
 {
-    const size_t n = ask->layer->recurrent.v_heads / ask->layer->recurrent.k_heads;
+    const size_t n = tg_value_heads(ask->layer) / ask->layer->kv_heads;
 
-    tg_layout_blocks(ask, out, ask->layer->recurrent.k_heads, 2 * n, 0, n, 0);
+    tg_layout_blocks(ask, out, ask->layer->kv_heads, 2 * n, 0, n, 0);
 }
 
 static void a(const struct tg_layout_ask *ask, struct tg_layout *out)
 {
-    const size_t n = ask->layer->recurrent.v_heads / ask->layer->recurrent.k_heads;
+    const size_t n = tg_value_heads(ask->layer) / ask->layer->kv_heads;
 
-    tg_layout_blocks(ask, out, ask->layer->recurrent.k_heads, 2 * n, n, n, 0);
+    tg_layout_blocks(ask, out, ask->layer->kv_heads, 2 * n, n, n, 0);
 }
 
 static const struct tg_name_rule names[] = {
@@ -63,7 +81,9 @@ static const struct tg_name_rule names[] = {
     TG_NAMES_PRE,
     TG_NAMES_GATED_ATTENTION,
     TG_NAMES_DELTANET,
-    {"[model.]layers.{i}.linear_attn.in_proj_qkvz.weight", "layers.{i}.mixer.qkv.weight", qkv},
+    {"[model.]layers.{i}.linear_attn.in_proj_qkvz.weight", "layers.{i}.mixer.q.weight", q},
+    {"[model.]layers.{i}.linear_attn.in_proj_qkvz.weight", "layers.{i}.mixer.k.weight", k},
+    {"[model.]layers.{i}.linear_attn.in_proj_qkvz.weight", "layers.{i}.mixer.v.weight", v},
     {"[model.]layers.{i}.linear_attn.in_proj_qkvz.weight", "layers.{i}.mixer.z.weight", z},
     {"[model.]layers.{i}.linear_attn.in_proj_ba.weight", "layers.{i}.mixer.b.weight", b},
     {"[model.]layers.{i}.linear_attn.in_proj_ba.weight", "layers.{i}.mixer.a.weight", a},

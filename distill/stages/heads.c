@@ -14,7 +14,7 @@ struct heads {
     float *teacher_logits, *student_logits;           /* [chunk,N] */
     float *scratch;                                   /* [threads,N] for a share of cross-entropy */
     double *row_loss;                                 /* [chunk] */
-    int32_t *next;                                    /* [rows] next token; -1: none */
+    int32_t *next; /* [rows] what each row is to give; -1: nothing */
     size_t chunk;
 };
 
@@ -142,8 +142,8 @@ int tg_heads_batch(struct tg_stage_io *io, const int32_t *ids, const struct tg_b
     for (size_t s = 0; s < b->count; s++)
         for (size_t row = b->begin[s]; row < b->begin[s + 1]; row++) {
             bool last = row + 1 == b->begin[s + 1];
-            h->next[row] = last ? -1 : ids[row + 1];
-            targets += !last;
+            h->next[row] = io->labels ? io->labels[row] : last ? -1 : ids[row + 1];
+            targets += h->next[row] >= 0;
         }
     double T = io->set->temperature;
     struct loss_job job = {.kern = io->student->ctx.k, .h = h, .vocab = io->student->spec.vocab};

@@ -2,11 +2,16 @@
  *
  * Gradient of softmax features p = softmax(u), r = softmax(-u), u = xW:
  *   du = p (dp - p.dp) - r (dr - r.dr);    a feature at the floor gets none.
- * Of exp features:  du = p dp - r dr.   Then dx += du W^T, dW += x^T du. */
+ * Of exp features:  du = p dp - r dr.
+ * Of Taylor features, Phi the symmetric matrix of the pairs' gradients, sqrt 2 times those of the
+ * squares on its diagonal:  du = dphi_1 / F^{1/4} + Phi u / sqrt F.
+ * Then dx += du W^T, dW += x^T du. */
 #include "linearize/kernels/featuremap.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdbool.h>
+#include <string.h>
 
 #include "linearize/kernels/gemm.h"
 
@@ -14,7 +19,7 @@ static const float floor_of_softmax = 1e-12f;
 
 size_t tg_map_features(const struct tg_map *m)
 {
-    return tg_feature_map_has_weights(m->kind) ? 2 * m->F : m->K;
+    return tg_map_count(m->kind, m->K, m->F);
 }
 
 /* u [F] in place of y's first half; y [2F] */
@@ -33,6 +38,37 @@ static void exp_row(const struct tg_kernels *kern, size_t F, bool softmax, float
     kern->scale(1 / neg_sum, neg, F);
     for (size_t f = 0; f < 2 * F; f++)
         y[f] = y[f] < floor_of_softmax ? floor_of_softmax : y[f];
+}
+
+/* u [F] at the start of y becomes its features */
+static void taylor_row(size_t F, float *y)
+{
+    float u[TG_MAX_TAYLOR], root = sqrtf((float)F), *pair = y + 1 + F;
+    memcpy(u, y, F * sizeof *u);
+    y[0] = 1;
+    for (size_t i = 0; i < F; i++) {
+        y[1 + i] = u[i] / sqrtf(root);
+        for (size_t j = i + 1; j < F; j++)
+            *pair++ = u[i] * u[j] / root;
+    }
+    for (size_t i = 0; i < F; i++)
+        *pair++ = u[i] * u[i] / (sqrtf(2) * root);
+}
+
+/* dy becomes du [F] in its first places */
+static void taylor_row_bwd(const struct tg_kernels *kern, size_t F, const float *y, float *dy)
+{
+    float u[TG_MAX_TAYLOR], du[TG_MAX_TAYLOR], root = sqrtf((float)F);
+    const float *pair = dy + 1 + F, *square = pair + F * (F - 1) / 2;
+    for (size_t i = 0; i < F; i++) {
+        u[i] = y[1 + i] * sqrtf(root);
+        du[i] = dy[1 + i] / sqrtf(root) + sqrtf(2) * square[i] * u[i] / root;
+    }
+    for (size_t i = 0; i < F; pair += F - ++i) {
+        du[i] += kern->dot(pair, u + i + 1, F - i - 1) / root;
+        kern->axpy(u[i] / root, pair, du + i + 1, F - i - 1);
+    }
+    memcpy(dy, du, F * sizeof *dy);
 }
 
 static float plain(enum tg_feature_map kind, float x)
@@ -63,9 +99,13 @@ void tg_map_fwd(const struct tg_kernels *kern, const struct tg_map *m, size_t n,
                 y[r * ld_y + i] = plain(m->kind, x[r * ld_x + i]);
         return;
     }
+    assert(m->F <= tg_feature_dim_limit(m->kind));
     tg_gemm1(false, false, n, m->F, m->K, 1, x, ld_x, w, m->F, 0, y, ld_y);
     for (size_t r = 0; r < n; r++)
-        exp_row(kern, m->F, m->kind == TG_MAP_HEDGEHOG_SOFTMAX, y + r * ld_y);
+        if (m->kind == TG_MAP_TAYLOR)
+            taylor_row(m->F, y + r * ld_y);
+        else
+            exp_row(kern, m->F, m->kind == TG_MAP_HEDGEHOG_SOFTMAX, y + r * ld_y);
 }
 
 /* dy [2F] -> du [F] in its first half */
@@ -92,7 +132,11 @@ void tg_map_bwd(const struct tg_kernels *kern, const struct tg_map *m, size_t n,
         return;
     }
     for (size_t r = 0; r < n; r++)
-        exp_row_bwd(kern, m->F, m->kind == TG_MAP_HEDGEHOG_SOFTMAX, y + r * ld_y, dy + r * ld_y);
+        if (m->kind == TG_MAP_TAYLOR)
+            taylor_row_bwd(kern, m->F, y + r * ld_y, dy + r * ld_y);
+        else
+            exp_row_bwd(kern, m->F, m->kind == TG_MAP_HEDGEHOG_SOFTMAX, y + r * ld_y,
+                        dy + r * ld_y);
     tg_gemm1(false, true, n, m->K, m->F, 1, dy, ld_y, w, m->F, 1, dx, ld_x);
     tg_gemm1(true, false, m->K, m->F, n, 1, x, ld_x, dy, ld_y, 1, dw, m->F);
 }

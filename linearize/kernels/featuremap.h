@@ -4,9 +4,12 @@
  *   hedgehog_softmax   max([softmax(xW), softmax(-xW)], 1e-12)              2F features
  *   hedgehog_exp       [e^{xW - m}, e^{-xW - m}], m = max |xW| of the row   2F features
  *   relu, elu1, identity                                                     K features
+ *   taylor             [1, u / F^{1/4}, u_i u_j / sqrt F, u_i^2 / sqrt(2 F)] i < j, u = xW
+ *                                                              1 + F + F (F + 1) / 2 features
  *
  * Hedgehog: Zhang et al. 2024 (arXiv 2402.04347); the softmax form and its floor are LoLCATs'. m is
- * a constant for the gradient. */
+ * a constant for the gradient. Taylor: BASED (arXiv 2402.18668), packed: phi(u).phi(u') =
+ * 1 + s + s^2 / 2, s = u.u' / sqrt F, which is at least 1/2. */
 #ifndef TG_LINEARIZE_FEATUREMAP_H
 #define TG_LINEARIZE_FEATUREMAP_H
 

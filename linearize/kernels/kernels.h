@@ -50,9 +50,26 @@ struct tg_kernels {
     /* o[n] += sum_j p[j] v_j[n], v_j = v + j * stride, j < count */
     void (*weighted_sum)(const float *p, const float *v, size_t stride, size_t count, size_t n,
                          float *o);
+    /* C [m,n] (+)= op(A) op(B) as tg_gemm has them, for matrices that fit a cache: no panels are
+     * packed. A row of C depends on its row of op(A) alone, to the bit */
+    void (*mm)(bool ta, bool tb, size_t m, size_t n, size_t k, const float *a, size_t lda,
+               const float *b, size_t ldb, bool add, float *c, size_t ldc);
     double (*sum_squares)(const float *x, size_t n);           /* accumulated in double */
     void (*axpy)(float a, const float *x, float *y, size_t n); /* y += a x */
     void (*scale)(float a, float *x, size_t n);
+    void (*mul)(const float *f, const float *x, float *y, size_t n); /* y = f x; y may be x or f */
+    void (*add_mul)(const float *f, const float *x, float *y, size_t n); /* y += f x */
+    /* Rows x_j = x + j * stride, j < count: x_j *= f, and x_j += p[j] y */
+    void (*mul_rows)(const float *f, float *x, size_t stride, size_t count, size_t n);
+    void (*add_rows)(const float *p, const float *y, float *x, size_t stride, size_t count,
+                     size_t n);
+    /* Of exact products, in double: their sum, and y += sign a b */
+    double (*dot_d)(const float *a, const float *b, size_t n);
+    void (*add_products)(double sign, const float *a, const float *b, double *y, size_t n);
+    void (*add_d)(const double *x, const float *g, double *y, size_t n); /* y = x + g */
+    /* y_i = e^{x_i - ref}, or e^{ref - x_i} if minus, rows [rows,n]; differences are rounded */
+    void (*exp_from)(const double *x, const double *ref, bool minus, size_t rows, size_t n,
+                     float *y);
 
     /* RMS norm of one row: y = x * r * w, r = (mean(x^2) + eps)^-1/2; returns r (saved for
      * backward). y may be x. */

@@ -49,7 +49,8 @@ static size_t chunk_of(size_t chunk)
     return chunk ? chunk : DEFAULT_CHUNK;
 }
 
-static size_t scratch_lay(size_t K, size_t V, size_t C, float *base, struct scratch *s)
+/* P and D only where rows read their own chunk */
+static size_t scratch_lay(size_t K, size_t V, size_t C, bool across, float *base, struct scratch *s)
 {
     struct tg_carve c = {base, 0};
     s->b = (double *)(void *)tg_carve(&c, 2 * C);
@@ -57,8 +58,8 @@ static size_t scratch_lay(size_t K, size_t V, size_t C, float *base, struct scra
     s->eb = tg_carve(&c, C);
     s->ec = tg_carve(&c, C);
     s->row = tg_carve(&c, C);
-    s->P = tg_carve(&c, C * C);
-    s->D = tg_carve(&c, C * C);
+    s->P = tg_carve(&c, across ? 0 : C * C);
+    s->D = tg_carve(&c, across ? 0 : C * C);
     s->X = tg_carve(&c, C * K);
     s->W = tg_carve(&c, C * V);
     s->S = tg_carve(&c, K * V + K);
@@ -69,7 +70,25 @@ static size_t scratch_lay(size_t K, size_t V, size_t C, float *base, struct scra
 size_t tg_outer_head_work(size_t K, size_t V, size_t chunk)
 {
     struct scratch s;
-    return scratch_lay(K, V, chunk_of(chunk), NULL, &s);
+    return scratch_lay(K, V, chunk_of(chunk), false, NULL, &s);
+}
+
+size_t tg_outer_across_work(size_t n, size_t K, size_t V, size_t chunk)
+{
+    struct scratch s;
+    return scratch_lay(K, V, chunk_of(chunk) < n ? chunk_of(chunk) : n, true, NULL, &s);
+}
+
+static void scratch_of(const struct tg_outer_head *a, float *work, struct scratch *s)
+{
+    size_t C = chunk_of(a->chunk);
+    scratch_lay(a->K, a->V, a->across && a->n < C ? a->n : C, a->across, work, s);
+}
+
+/* Do the keys of a chunk that has C rows enter the state? */
+static bool enters(const struct tg_outer_head *a, size_t C)
+{
+    return !a->across || C == chunk_of(a->chunk);
 }
 
 size_t tg_outer_head_saved(size_t n, size_t K, size_t V, size_t chunk)
@@ -128,21 +147,12 @@ static void state_update(const struct tg_kernels *kern, size_t C, size_t K, size
             kern->axpy(weight[i], X + i * ld, z, K);
 }
 
-/* keep_end: the state after this chunk is wanted */
-static void chunk_fwd(const struct tg_kernels *kern, const struct tg_outer_head *a, size_t t,
-                      size_t C, bool empty, bool keep_end, float *num, float *den, float *S,
-                      float *z, struct scratch *s)
+/* Through the chunk's own scores: added to num and den, or written */
+static void scores_fwd(const struct tg_kernels *kern, const struct tg_outer_head *a, size_t t,
+                       size_t C, bool add, float *num, float *den, struct scratch *s)
 {
-    size_t K = a->K, V = a->V;
     const float *q = a->q + t * a->ld_k, *k = a->k + t * a->ld_k, *v = a->v + t * a->ld_v;
-    num += t * a->ld_n;
-    chunk_begin(kern, a, t, C, s);
-    if (!empty) {
-        tg_gemm1(false, false, C, V, K, 1, q, a->ld_k, S, V, 0, num, a->ld_n);
-        for (size_t i = 0; i < C; i++)
-            kern->scale(s->eb[i], num + i * a->ld_n, V);
-    }
-    tg_gemm1(false, true, C, C, K, 1, q, a->ld_k, k, a->ld_k, 0, s->P, C);
+    tg_gemm1(false, true, C, C, a->K, 1, q, a->ld_k, k, a->ld_k, 0, s->P, C);
     for (size_t i = 0; i < C; i++) {
         float *p = s->P + i * C, sum = 0;
         decay_row(kern, a, i, s);
@@ -153,10 +163,33 @@ static void chunk_fwd(const struct tg_kernels *kern, const struct tg_outer_head 
         for (size_t j = i + 1; j < C; j++)
             p[j] = 0;
         if (den)
-            den[(t + i) * a->ld_g] =
-                sum + (empty ? 0 : s->eb[i] * kern->dot(q + i * a->ld_k, z, K));
+            den[i * a->ld_g] = add ? sum + den[i * a->ld_g] : sum;
     }
-    tg_gemm1(false, false, C, V, C, 1, s->P, C, v, a->ld_v, empty ? 0 : 1, num, a->ld_n);
+    tg_gemm1(false, false, C, a->V, C, 1, s->P, C, v, a->ld_v, add ? 1 : 0, num, a->ld_n);
+}
+
+/* keep_end: the state after this chunk is wanted */
+static void chunk_fwd(const struct tg_kernels *kern, const struct tg_outer_head *a, size_t t,
+                      size_t C, bool empty, bool keep_end, float *num, float *den, float *S,
+                      float *z, struct scratch *s)
+{
+    size_t K = a->K, V = a->V;
+    const float *q = a->q + t * a->ld_k, *k = a->k + t * a->ld_k, *v = a->v + t * a->ld_v;
+    num += t * a->ld_n;
+    den = den ? den + t * a->ld_g : NULL;
+    chunk_begin(kern, a, t, C, s);
+    if (!empty)
+        tg_gemm1(false, false, C, V, K, 1, q, a->ld_k, S, V, 0, num, a->ld_n);
+    for (size_t i = 0; i < C && (!empty || a->across); i++) {
+        if (empty)
+            memset(num + i * a->ld_n, 0, V * sizeof *num);
+        else
+            kern->scale(s->eb[i], num + i * a->ld_n, V);
+        if (den)
+            den[i * a->ld_g] = empty ? 0 : s->eb[i] * kern->dot(q + i * a->ld_k, z, K);
+    }
+    if (!a->across)
+        scores_fwd(kern, a, t, C, !empty, num, den, s);
     if (!keep_end)
         return;
     decay_rows(C, V, s->ec, v, a->ld_v, s->W);
@@ -168,7 +201,7 @@ void tg_outer_head_fwd(const struct tg_kernels *kern, const struct tg_outer_head
 {
     size_t C = chunk_of(a->chunk), size = a->K * a->V + a->K;
     struct scratch s;
-    scratch_lay(a->K, a->V, C, work, &s);
+    scratch_of(a, work, &s);
     float *S = state ? state : s.S;
     if (!state)
         memset(S, 0, size * sizeof *S);
@@ -176,17 +209,15 @@ void tg_outer_head_fwd(const struct tg_kernels *kern, const struct tg_outer_head
         if (saved)
             memcpy(saved + t / C * size, S, size * sizeof *S);
         size_t n = a->n - t < C ? a->n - t : C;
-        chunk_fwd(kern, a, t, n, !state && t == 0, state || t + n < a->n, num, den, S,
-                  S + a->K * a->V, &s);
+        bool keep_end = (state || t + n < a->n) && enters(a, n);
+        chunk_fwd(kern, a, t, n, !state && t == 0, keep_end, num, den, S, S + a->K * a->V, &s);
     }
 }
 
-/* P and D hold Q K^T and dnum V^T: become P and dA; db gets the gradient through E. */
+/* P and D hold Q K^T and dnum V^T: become P and dA; db (zeros) gets the gradient through E. */
 static void scores_bwd(const struct tg_kernels *kern, const struct tg_outer_head *a, size_t t,
                        size_t C, const float *dden, struct scratch *s)
 {
-    for (size_t i = 0; i < C; i++)
-        s->db[i] = 0;
     for (size_t i = 0; i < C; i++) {
         float *p = s->P + i * C, *d = s->D + i * C;
         float plus = dden ? dden[(t + i) * a->ld_g] : 0;
@@ -227,9 +258,13 @@ static void chunk_bwd_query(const struct tg_kernels *kern, const struct tg_outer
     size_t K = a->K, V = a->V, ld = a->ld_k;
     const float *q = a->q + t * ld, *k = a->k + t * ld, *v = a->v + t * a->ld_v;
     const float *dnum = d->dnum + t * a->ld_n;
-    tg_gemm1(false, true, C, C, K, 1, q, ld, k, ld, 0, s->P, C);
-    tg_gemm1(false, true, C, C, V, 1, dnum, a->ld_n, v, a->ld_v, 0, s->D, C);
-    scores_bwd(kern, a, t, C, d->dden, s);
+    for (size_t i = 0; i < C; i++)
+        s->db[i] = 0;
+    if (!a->across) {
+        tg_gemm1(false, true, C, C, K, 1, q, ld, k, ld, 0, s->P, C);
+        tg_gemm1(false, true, C, C, V, 1, dnum, a->ld_n, v, a->ld_v, 0, s->D, C);
+        scores_bwd(kern, a, t, C, d->dden, s);
+    }
     bool start = !all_zero(S, K * V + K);
     if (start)
         tg_gemm1(false, true, C, K, V, 1, dnum, a->ld_n, S, V, 0, s->X, K);
@@ -241,6 +276,8 @@ static void chunk_bwd_query(const struct tg_kernels *kern, const struct tg_outer
         s->db[i] += (double)kern->dot(q + i * ld, x, K);
         kern->axpy(1, x, d->dq + (t + i) * ld, K);
     }
+    if (a->across)
+        return;
     tg_gemm1(false, false, C, K, C, 1, s->D, C, k, ld, 1, d->dq + t * ld, ld);
     tg_gemm1(true, false, C, K, C, 1, s->D, C, q, ld, 1, d->dk + t * ld, ld);
     tg_gemm1(true, false, C, V, C, 1, s->P, C, dnum, a->ld_n, 1, d->dv + t * a->ld_v, a->ld_v);
@@ -254,8 +291,8 @@ static void chunk_bwd_state(const struct tg_kernels *kern, const struct tg_outer
 {
     size_t K = a->K, V = a->V, ld = a->ld_k;
     const float *k = a->k + t * ld, *v = a->v + t * a->ld_v;
-    float *dz = dS + K * V, decay = s->eb[C - 1];
-    bool later = !all_zero(dS, K * V + K);
+    float *dz = dS + K * V, decay = enters(a, C) ? s->eb[C - 1] : 1;
+    bool later = enters(a, C) && !all_zero(dS, K * V + K);
     if (later)
         tg_gemm1(false, true, C, K, V, 1, v, a->ld_v, dS, V, 0, s->X, K);
     double last = 0;
@@ -272,7 +309,8 @@ static void chunk_bwd_state(const struct tg_kernels *kern, const struct tg_outer
         tg_gemm1(false, false, C, V, K, 1, k, ld, dS, V, 0, s->W, V);
     for (size_t i = 0; later && i < C; i++)
         kern->axpy(s->ec[i], s->W + i * V, d->dv + (t + i) * a->ld_v, V);
-    s->db[C - 1] += last + (double)decay * (double)kern->dot(dS, S, K * V + K);
+    if (later)
+        s->db[C - 1] += last + (double)decay * (double)kern->dot(dS, S, K * V + K);
     decay_rows(C, V, s->eb, d->dnum + t * a->ld_n, a->ld_n, s->W);
     if (d->dden)
         for (size_t i = 0; i < C; i++)
@@ -287,7 +325,7 @@ void tg_outer_head_bwd(const struct tg_kernels *kern, const struct tg_outer_head
     size_t C = chunk_of(a->chunk), size = a->K * a->V + a->K;
     struct grads d = {dnum, dden, dq, dk, dv, dg};
     struct scratch s;
-    scratch_lay(a->K, a->V, C, work, &s);
+    scratch_of(a, work, &s);
     float *dS = dstate ? dstate : s.S;
     if (!dstate)
         memset(dS, 0, size * sizeof *dS);

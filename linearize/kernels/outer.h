@@ -9,6 +9,8 @@
 #ifndef TG_LINEARIZE_OUTER_H
 #define TG_LINEARIZE_OUTER_H
 
+#include <stdbool.h>
+
 #include "linearize/kernels/batch.h"
 #include "linearize/kernels/kernels.h"
 
@@ -49,8 +51,14 @@ struct tg_outer_head {
     size_t n, K, V, chunk;         /* n rows */
     const float *q, *k, *v, *g;    /* [n,K], [n,K], [n,V], [n] or NULL */
     size_t ld_k, ld_v, ld_n, ld_g; /* of q and k; of v; of num; of g and den; gradients alike */
+    /* A row reads the chunks before its own alone: num_i = e^{b_i} S^T q_i with S of those chunks.
+     * Keys enter the state where their chunk is whole: rows after the last whole chunk leave it as
+     * it was. */
+    bool across;
 };
 size_t tg_outer_head_work(size_t K, size_t V, size_t chunk);
+/* scratch of such heads of at most n rows */
+size_t tg_outer_across_work(size_t n, size_t K, size_t V, size_t chunk);
 size_t tg_outer_head_saved(size_t n, size_t K, size_t V, size_t chunk);
 /* state [K*V + K] as above; NULL: starts from zero and forgets the end */
 void tg_outer_head_fwd(const struct tg_kernels *kern, const struct tg_outer_head *a, float *num,

@@ -48,14 +48,14 @@ static const float *at_const(const float *p, size_t offset)
     return p ? p + offset : NULL;
 }
 
-static size_t ld_k(const struct tg_recur *r)
+static size_t or_dense(size_t ld, size_t dense)
 {
-    return r->ld_k ? r->ld_k : r->G * r->K;
+    return ld ? ld : dense;
 }
 
-static size_t ld_v(const struct tg_recur *r)
+static size_t queries(const struct tg_recur *r)
 {
-    return r->ld_v ? r->ld_v : r->H * r->V;
+    return r->queries ? r->queries : 1;
 }
 
 /* Where head h of the row `begin` has its gate, and the stride of rows */
@@ -64,6 +64,38 @@ static size_t gate_at(const struct tg_recur *r, size_t begin, size_t h, size_t *
     size_t each = r->gate == TG_GATE_CHANNEL ? r->K : 1;
     *ld = r->gate == TG_GATE_CONSTANT ? 0 : r->H * each;
     return begin * *ld + h * each;
+}
+
+/* Head h of the sequence that begins at row `begin`, its gradients and where its o begins */
+static struct tg_recur_head head_of(const struct job *j, size_t begin, size_t h,
+                                    struct tg_recur_grads *d, size_t *o)
+{
+    const struct tg_recur *r = j->r;
+    const struct tg_recur_in *in = j->in;
+    size_t n = queries(r), key = h / (r->H / r->G), K = r->K, V = r->V;
+    struct tg_recur_head a = {.r = r,
+                              .ld_q = or_dense(r->ld_q, r->G * n * K),
+                              .ld_k = or_dense(r->ld_k, r->G * K),
+                              .ld_v = or_dense(r->ld_v, r->H * V),
+                              .ld_a = or_dense(r->ld_a, r->H * K),
+                              .ld_o = r->H * n * V,
+                              .ld_b = r->H};
+    size_t g = gate_at(r, begin, h, &a.ld_g), ab = begin * a.ld_a + h * K;
+    size_t q = begin * a.ld_q + key * n * K, k = begin * a.ld_k + key * K;
+    size_t v = begin * a.ld_v + h * V, beta = begin * r->H + h;
+    a.in = (struct tg_recur_in){in->q + q,
+                                in->k + k,
+                                in->v + v,
+                                at_const(r->gate ? in->g : NULL, g),
+                                at_const(in->beta, beta),
+                                at_const(in->a, ab),
+                                at_const(in->b, ab)};
+    if (j->d)
+        *d = (struct tg_recur_grads){j->d->q + q,    j->d->k + k,          j->d->v + v,
+                                     at(j->d->g, g), at(j->d->beta, beta), at(j->d->a, ab),
+                                     at(j->d->b, ab)};
+    *o = begin * a.ld_o + h * n * V;
+    return a;
 }
 
 /* An item is a sequence and a key head: the value heads of a group add to the same dq and dk, in
@@ -78,29 +110,17 @@ static void head_item(void *ud, size_t item, int worker)
     size_t kept = tg_recur_head_saved(r, n), base = saved_at(r, j->batch, i);
     float *work = j->work + (size_t)worker * tg_recur_head_work(r);
     for (size_t h = group * per; h < (group + 1) * per; h++) {
-        struct tg_recur_head a = {.r = r, .n = n, .ld_k = ld_k(r), .ld_v = ld_v(r)};
-        size_t k = begin * a.ld_k + group * r->K, v = begin * a.ld_v + h * r->V;
-        size_t o = (begin * r->H + h) * r->V, b = begin * r->H + h;
-        size_t g = gate_at(r, begin, h, &a.ld_g);
-        size_t keep = base + h * kept;
+        struct tg_recur_grads d;
+        size_t o, keep = base + h * kept;
+        struct tg_recur_head a = head_of(j, begin, h, &d, &o);
         float *state = at(start, h * size);
-        a.ld_o = r->H * r->V;
-        a.ld_b = r->H;
-        a.in =
-            (struct tg_recur_in){j->in->q + k, j->in->k + k, j->in->v + v,
-                                 at_const(r->gate ? j->in->g : NULL, g), at_const(j->in->beta, b)};
-        if (j->o && n == 1 && state && !j->saved) {
-            tg_recur_step(j->ctx->k, r, a.in.q, a.in.k, a.in.v, a.in.g, r->delta ? *a.in.beta : 0,
-                          state, j->o + o, work);
-            continue;
-        }
-        if (j->o) {
+        a.n = n;
+        if (j->d)
+            tg_recur_head_bwd(j->ctx->k, &a, j->kept + keep, j->dout + o, &d, state, work);
+        else if (n == 1 && state && !j->saved)
+            tg_recur_step(j->ctx->k, r, &a.in, state, j->o + o, work);
+        else
             tg_recur_head_fwd(j->ctx->k, &a, j->o + o, state, at(j->saved, keep), work);
-            continue;
-        }
-        struct tg_recur_grads d = {j->d->q + k, j->d->k + k, j->d->v + v, at(j->d->g, g),
-                                   at(j->d->beta, b)};
-        tg_recur_head_bwd(j->ctx->k, &a, j->kept + keep, j->dout + o, &d, state, work);
     }
 }
 
@@ -135,28 +155,32 @@ void tg_recur_bwd(const struct tg_ctx *ctx, const struct tg_recur *r, const stru
     tg_parallel(ctx->threads, batch->count * r->G, head_item, &j);
 }
 
-void tg_recur_step(const struct tg_kernels *kern, const struct tg_recur *r, const float *q,
-                   const float *k, const float *v, const float *g, float beta, float *state,
-                   float *o, float *u)
+void tg_recur_step(const struct tg_kernels *kern, const struct tg_recur *r,
+                   const struct tg_recur_in *in, float *state, float *o, float *u)
 {
     size_t K = r->K, V = r->V;
     float decay = 1;
     memset(u, 0, V * sizeof *u);
     for (size_t i = 0; i < K; i++) {
         float *s = state + i * V;
+        if (r->rule == TG_RULE_GENERAL)
+            kern->axpy(in->a[i], s, u, V);
         if (r->gate && (i == 0 || r->gate == TG_GATE_CHANNEL))
-            decay = expf(g[r->gate == TG_GATE_CHANNEL ? i : 0]);
+            decay = expf(in->g[r->gate == TG_GATE_CHANNEL ? i : 0]);
         if (r->gate)
             kern->scale(decay, s, V);
-        if (r->delta)
-            kern->axpy(k[i], s, u, V);
+        if (r->rule == TG_RULE_DELTA)
+            kern->axpy(in->k[i], s, u, V);
     }
-    for (size_t c = 0; c < V; c++) {
-        u[c] = r->delta ? beta * (v[c] - u[c]) : v[c];
-        o[c] = 0;
-    }
+    for (size_t c = 0; r->rule == TG_RULE_DELTA && c < V; c++)
+        u[c] = *in->beta * (in->v[c] - u[c]);
+    memset(o, 0, queries(r) * V * sizeof *o);
     for (size_t i = 0; i < K; i++) {
-        kern->axpy(k[i], u, state + i * V, V);
-        kern->axpy(r->scale * q[i], state + i * V, o, V);
+        float *s = state + i * V;
+        kern->axpy(in->k[i], r->rule == TG_RULE_DELTA ? u : in->v, s, V);
+        if (r->rule == TG_RULE_GENERAL)
+            kern->axpy(in->b[i], u, s, V);
+        for (size_t h = 0; h < queries(r); h++)
+            kern->axpy(r->scale * in->q[h * K + i], s, o + h * V, V);
     }
 }

@@ -1,319 +1,168 @@
-/* One head of the recurrences of recur.h, chunk by chunk. A chunk has C rows, S is the state before
- * it, b_i the sum of g up to row i (a number or a vector over the K channels), and
+/* One state of the recurrences of recur.h, chunk by chunk. With the scores M of recur_chunk.h, S
+ * the state before the chunk, queries q, reader x (-k or a, with d = c_i or c_{i-1}), rights y_r
+ * with values Z_r, of which z is written by what the reader finds:
  *
- *   P_ij = sum_d scale q_id k_jd e^{b_id - b_jd}  (j <= i)
- *   A_ij = sum_d k_id k_jd e^{b_id - b_jd}        (j < i)
- *   E = V - (e^{b} . K) S - A U,  U = diag(beta) E    (delta; forward substitution over rows)
- *   U = V                                             (outer)
- *   O = scale (e^{b} . Q) S + P U,  S' = diag(e^{b_C}) S + (e^{b_C - b} . K)^T U
+ *   E = V + (e^{d} . X) S + M^{xk} U,  U = diag(beta) E        (delta, Z_k = U)
+ *   W = M^{xk} V + (e^{d} . X) S + M^{xb} W                    (general, Z_k = V, Z_b = W)
+ *   O = (e^{c} . Q) S + sum_r M^{qr} Z_r
+ *   S' = diag(e^{c_C}) S + sum_r (e^{c_C - c} . Y_r)^T Z_r
  *
- * Backward, dS the gradient of S':
+ * E and W by forward substitution over blocks of 16 rows. Backward, dS the gradient of S':
  *
- *   dP = dO U^T,  dU = P^T dO + (e^{b_C - b} . K) dS
- *   dR_i = beta_i Y_i,  Y_i = dU_i - sum_{j > i} A_ji dR_j  (delta; else dV = dU)
- *   dbeta_i = Y_i . E_i,  dV = dR,  dA = -dR U^T
- *   dq: from P, and e^{b} . (dO S^T);  dk+: from rows of A, and -e^{b} . (dR S^T)
- *   dk-: from columns of P and A, and e^{b_C - b} . (U dS^T);  dk = dk+ + dk-
- *   db_i = q_i . dq_i + k_i . dk+_i - k_i . dk-_i  (without P's diagonal, which has no gate)
- *   db_C += sum_i k_i . (e^{b_C - b_i} . (U dS^T)_i) + e^{b_C} . rowsum(dS . S)
- *   dS <- diag(e^{b_C}) dS + scale (e^{b} . Q)^T dO - (e^{b} . K)^T dR
- *   dg_i = sum of db_l, l >= i in the chunk
+ *   dM^{qr} = dO Z_r^T,  dZ_r = sum_q M^{qr T} dO + (e^{c_C - c} . Y_r) dS
+ *   R_i = dZ_{z,i} + sum_{j > i} M^{xz}_ji R_j, times beta_i for delta;  dbeta_i = (R_i / beta_i) .
+ * E_i dM^{xz} = R Z_z^T;  delta: dV = R;  general: dM^{xk} = R V^T, dV = dZ_k + M^{xk T} R dq:
+ * e^{c} . (dO S^T);  dx: e^{d} . (R S^T);  dy_r: e^{c_C - c} . (Z_r dS^T);  and from dM dc_C +=
+ * sum_r y_r . dy_r of these + e^{c_C} . rowsum(dS . S) dS <- diag(e^{c_C}) dS + (e^{c} . Q)^T dO +
+ * (e^{d} . X)^T R dg_i = sum of dc_l, l >= i in the chunk
  *
- * (products of db by channel for a gate by channel). With one gate channel the part of db that
- * comes through P and A is taken from the scores, each pair M_ij = dP_ij P_ij + dA_ij A_ij once:
- *
- *   db_i += sum_{j < i} M_ij - sum_{l > i} M_li
- *
- * so that in dg_i the pairs on one side of i cancel to the last bit, which q . dq and k . dk,
- * rounded apart, do not. A gate by channel takes its exponentials pair by pair inside blocks of 16
- * rows; between blocks e^{b_i - b_j} = e^{b_i - b_r} e^{b_r - b_j} with r the first row of i's
- * block, so that both factors are <= 1. b and db are double. */
+ * c and dc are double. */
 #include "linearize/kernels/recur_head.h"
 
 #include <string.h>
 
-#include "base/mem.h"
-#include "linearize/kernels/gemm.h"
+#include "linearize/kernels/recur_chunk.h"
 
-enum { DEFAULT_CHUNK = 64, BLOCK = 16 };
+enum { LONG_CHUNK = 64, SHORT_CHUNK = 32, SMALL_STATE = 64 * 64, BLOCK = TG_RECUR_BLOCK };
 
-struct scratch {
-    const struct tg_kernels *kern;
-    size_t C, K, V, N;     /* rows of this chunk; N gate channels: 1 or K */
-    double *b, *db;        /* [C,N] */
-    float *eb, *ec;        /* [C,N] e^{b_i}, e^{b_C - b_i} */
-    float *q;              /* [C,K] scale Q */
-    float *P, *A;          /* [C,C] */
-    float *U, *E;          /* [C,V] */
-    float *X, *Y;          /* [C,K] */
-    float *row;            /* max(C,K) */
-    float *dP, *dA;        /* [C,C] */
-    float *dU;             /* [C,V] */
-    float *dq, *dkp, *dkm; /* [C,K] */
-    float *S;              /* [K,V] when the caller keeps no state */
-};
-
-static size_t chunk_of(const struct tg_recur *r)
+/* Rules that solve for values spend more inside a chunk; but a state is kept for each chunk, so
+ * chunks are short only where states are small. */
+size_t tg_recur_chunk_rows(const struct tg_recur *r)
 {
-    return r->chunk ? r->chunk : DEFAULT_CHUNK;
-}
-
-static size_t scratch_lay(const struct tg_recur *r, float *base, struct scratch *s)
-{
-    struct tg_carve c = {base, 0};
-    size_t C = chunk_of(r), K = r->K, V = r->V, N = r->gate == TG_GATE_CHANNEL ? K : 1;
-    s->K = K;
-    s->V = V;
-    s->N = N;
-    s->b = (double *)(void *)tg_carve(&c, 2 * C * N);
-    s->db = (double *)(void *)tg_carve(&c, 2 * C * N);
-    float **of_gate[] = {&s->eb, &s->ec}, **of_scores[] = {&s->P, &s->A, &s->dP, &s->dA};
-    float **of_keys[] = {&s->q, &s->X, &s->Y, &s->dq, &s->dkp, &s->dkm};
-    float **of_values[] = {&s->U, &s->E, &s->dU};
-    for (size_t i = 0; i < sizeof of_gate / sizeof *of_gate; i++)
-        *of_gate[i] = tg_carve(&c, C * N);
-    for (size_t i = 0; i < sizeof of_scores / sizeof *of_scores; i++)
-        *of_scores[i] = tg_carve(&c, C * C);
-    for (size_t i = 0; i < sizeof of_keys / sizeof *of_keys; i++)
-        *of_keys[i] = tg_carve(&c, C * K);
-    for (size_t i = 0; i < sizeof of_values / sizeof *of_values; i++)
-        *of_values[i] = tg_carve(&c, C * V);
-    s->row = tg_carve(&c, C > K ? C : K);
-    s->S = tg_carve(&c, K * V);
-    return c.used;
+    if (r->chunk)
+        return r->chunk;
+    return r->rule != TG_RULE_OUTER && r->K * r->V <= SMALL_STATE ? SHORT_CHUNK : LONG_CHUNK;
 }
 
 size_t tg_recur_head_work(const struct tg_recur *r)
 {
-    struct scratch s;
-    return scratch_lay(r, NULL, &s);
+    struct tg_recur_chunk s;
+    return tg_recur_chunk_lay(r, tg_recur_chunk_rows(r), NULL, &s);
 }
 
 size_t tg_recur_head_saved(const struct tg_recur *r, size_t n)
 {
-    size_t C = chunk_of(r);
+    size_t C = tg_recur_chunk_rows(r);
     return (n + C - 1) / C * r->K * r->V;
 }
 
-/* y_i = f_i . x_i, rows of x ld apart; f_i one number or K */
-static void scale_rows(const struct scratch *s, const float *f, const float *x, size_t ld, float *y)
+/* y [C,n] = f x, rows of x ld apart */
+static void copy_rows(const struct tg_recur_chunk *s, const float *x, size_t ld, size_t n, float f,
+                      float *y)
 {
-    for (size_t i = 0; i < s->C; i++)
-        for (size_t d = 0; d < s->K; d++)
-            y[i * s->K + d] = f[s->N == 1 ? i : i * s->K + d] * x[i * ld + d];
+    for (size_t i = 0; i < s->C; i++, x += ld, y += n) {
+        memcpy(y, x, n * sizeof *y);
+        if (f != 1)
+            s->kern->scale(f, y, n);
+    }
 }
 
-/* row d of S times e^{b_C} */
-static void decay_state(const struct scratch *s, float *S)
+/* Gates, lefts, rights and v of the chunk that begins at row t */
+static void load(const struct tg_recur_head *a, size_t t, struct tg_recur_chunk *s)
 {
-    const float *last = s->eb + (s->C - 1) * s->N;
-    for (size_t d = 0; d < s->K; d++)
+    size_t K = s->K, V = s->V;
+    const struct tg_recur_in *in = &a->in;
+    enum tg_rule rule = a->r->rule;
+    tg_recur_gates(s, in->g ? in->g + t * a->ld_g : NULL, a->ld_g);
+    for (size_t h = 0; h < s->queries; h++)
+        copy_rows(s, in->q + t * a->ld_q + h * K, a->ld_q, K, a->r->scale,
+                  tg_recur_left(s, s->left, h));
+    copy_rows(s, in->k + t * a->ld_k, a->ld_k, K, 1, s->right);
+    copy_rows(s, in->v + t * a->ld_v, a->ld_v, V, 1, rule == TG_RULE_DELTA ? s->E : s->values);
+    float *reader = tg_recur_left(s, s->left, s->queries);
+    if (rule == TG_RULE_DELTA)
+        copy_rows(s, s->right, K, K, -1, reader);
+    if (rule == TG_RULE_GENERAL) {
+        copy_rows(s, in->a + t * a->ld_a, a->ld_a, K, 1, reader);
+        copy_rows(s, in->b + t * a->ld_a, a->ld_a, K, 1, tg_recur_left(s, s->right, 1));
+    }
+}
+
+/* Left l times its gates since the chunk's start */
+static void left_from_start(const struct tg_recur_chunk *s, size_t l, const float *x, float *y)
+{
+    size_t lag = l < s->queries ? 0 : s->lag;
+    tg_recur_scale(s, s->before + (1 - lag) * s->N, x, y);
+}
+
+/* The right whose values are solved for, and what the substitution works on */
+static size_t solved(const struct tg_recur_chunk *s)
+{
+    return s->rights - 1;
+}
+
+/* Values from the scores, v and the state; empty: the state is zero */
+static void solve(const struct tg_recur_head *a, size_t t, bool empty, const float *S,
+                  const struct tg_recur_chunk *s)
+{
+    size_t C = s->C, K = s->K, V = s->V, z = solved(s);
+    if (!tg_recur_reads(s))
+        return;
+    bool delta = a->r->rule == TG_RULE_DELTA;
+    const float *M = tg_recur_scores_of(s, s->M, s->queries, z);
+    float *U = s->values + z * C * V, *E = delta ? s->E : U;
+    if (!delta)
+        tg_recur_lower_times(s, tg_recur_scores_of(s, s->M, s->queries, 0), V, s->values, false, E,
+                             V);
+    if (!empty) {
+        left_from_start(s, s->queries, tg_recur_left(s, s->left, s->queries), s->X);
+        s->kern->mm(false, false, C, V, K, s->X, K, S, V, true, E, V);
+    }
+    for (size_t from = 0; from < C; from += BLOCK) {
+        size_t to = from + BLOCK < C ? from + BLOCK : C;
+        if (from)
+            s->kern->mm(false, false, to - from, V, from, M + from * C, C, U, V, true, E + from * V,
+                        V);
+        for (size_t i = from; i < to; i++) {
+            s->kern->weighted_sum(M + i * C + from, U + from * V, V, i - from, V, E + i * V);
+            if (!delta)
+                continue;
+            memcpy(U + i * V, E + i * V, V * sizeof *U);
+            s->kern->scale(a->in.beta[(t + i) * a->ld_b], U + i * V, V);
+        }
+    }
+}
+
+/* row d of S times e^{c_C} */
+static void decay_state(const struct tg_recur_chunk *s, float *S)
+{
+    const float *last = s->before + s->C * s->N;
+    for (size_t d = 0; s->gated && d < s->K; d++)
         s->kern->scale(last[s->N == 1 ? 0 : d], S + d * s->V, s->V);
 }
 
-static void chunk_begin(const struct tg_recur_head *a, size_t t, struct scratch *s)
-{
-    size_t C = s->C, N = s->N;
-    for (size_t i = 0; i < C; i++)
-        for (size_t d = 0; d < N; d++)
-            s->b[i * N + d] = (i ? s->b[(i - 1) * N + d] : 0) +
-                              (a->in.g ? (double)a->in.g[(t + i) * a->ld_g + d] : 0);
-    for (size_t i = 0; i < C * N; i++) {
-        s->eb[i] = (float)s->b[i];
-        s->ec[i] = (float)(s->b[(C - 1) * N + i % N] - s->b[i]);
-    }
-    s->kern->exp(s->eb, s->eb, C * N);
-    s->kern->exp(s->ec, s->ec, C * N);
-    for (size_t i = 0; i < C; i++)
-        for (size_t d = 0; d < s->K; d++)
-            s->q[i * s->K + d] = a->r->scale * a->in.q[(t + i) * a->ld_k + d];
-}
-
-/* s->row = e^{b_i - b_j}: over j <= i for one gate channel */
-static void decay_row(const struct scratch *s, size_t i)
-{
-    for (size_t j = 0; j <= i; j++)
-        s->row[j] = (float)(s->b[i] - s->b[j]);
-    s->kern->exp(s->row, s->row, i + 1);
-}
-
-/* s->row = e^{b_i - b_j}: over channels */
-static void decay_pair(const struct scratch *s, size_t i, size_t j)
-{
-    for (size_t d = 0; d < s->K; d++)
-        s->row[d] = (float)(s->b[i * s->K + d] - s->b[j * s->K + d]);
-    s->kern->exp(s->row, s->row, s->K);
-}
-
-/* y_i = x_i . e^{+-(b_i - b_r)}, i = from..to-1; the exponent is <= 0 */
-static void scale_from(const struct scratch *s, size_t r, size_t from, size_t to, const float *x,
-                       size_t ld, float *y)
-{
-    for (size_t i = from; i < to; i++) {
-        decay_pair(s, i < r ? r : i, i < r ? i : r);
-        for (size_t d = 0; d < s->K; d++)
-            y[i * s->K + d] = s->row[d] * x[i * ld + d];
-    }
-}
-
-/* Scores by channel: M_ij = sum_d x_id k_jd e^{b_id - b_jd}, j <= i, x dense, the rest untouched.
- * X and Y are used. */
-static void channel_scores(const struct scratch *s, const float *x, size_t ld_x, const float *k,
-                           size_t ld, float *M)
-{
-    size_t C = s->C, K = s->K;
-    for (size_t r = 0; r < C; r += BLOCK) {
-        size_t end = r + BLOCK < C ? r + BLOCK : C;
-        if (r) {
-            scale_from(s, r, r, end, x, ld_x, s->X);
-            scale_from(s, r, 0, r, k, ld, s->Y);
-            tg_gemm1(false, true, end - r, r, K, 1, s->X + r * K, K, s->Y, K, 0, M + r * C, C);
-        }
-        for (size_t i = r; i < end; i++)
-            for (size_t j = r; j <= i; j++) {
-                float sum = 0;
-                decay_pair(s, i, j);
-                for (size_t d = 0; d < K; d++)
-                    sum += x[i * ld_x + d] * k[j * ld + d] * s->row[d];
-                M[i * C + j] = sum;
-            }
-    }
-}
-
-/* dx_i += sum_j dM_ij k_j . e^{b_i - b_j}, dk_j += sum_i dM_ij x_i . e^{b_i - b_j}, j < i. The
- * state's dU is not yet needed, X and Y are used. */
-static void channel_scores_bwd(const struct scratch *s, const float *x, size_t ld_x, const float *k,
-                               size_t ld, const float *dM, float *dx, float *dk)
-{
-    size_t C = s->C, K = s->K;
-    for (size_t r = 0; r < C; r += BLOCK) {
-        size_t end = r + BLOCK < C ? r + BLOCK : C;
-        if (r) {
-            scale_from(s, r, 0, r, k, ld, s->Y);
-            tg_gemm1(false, false, end - r, K, r, 1, dM + r * C, C, s->Y, K, 0, s->X + r * K, K);
-            scale_from(s, r, r, end, s->X, K, s->X);
-            s->kern->axpy(1, s->X + r * K, dx + r * K, (end - r) * K);
-            scale_from(s, r, r, end, x, ld_x, s->X);
-            tg_gemm1(true, false, r, K, end - r, 1, dM + r * C, C, s->X + r * K, K, 0, s->Y, K);
-            scale_from(s, r, 0, r, s->Y, K, s->Y);
-            s->kern->axpy(1, s->Y, dk, r * K);
-        }
-        for (size_t i = r; i < end; i++)
-            for (size_t j = r; j < i; j++) {
-                float m = dM[i * C + j];
-                decay_pair(s, i, j);
-                for (size_t d = 0; d < K; d++) {
-                    dx[i * K + d] += m * k[j * ld + d] * s->row[d];
-                    dk[j * K + d] += m * x[i * ld_x + d] * s->row[d];
-                }
-            }
-    }
-}
-
-/* P with its diagonal and A without; zeros above */
-static void scores(const struct tg_recur_head *a, const float *k, struct scratch *s)
-{
-    size_t C = s->C, K = s->K;
-    if (s->N > 1) {
-        channel_scores(s, s->q, K, k, a->ld_k, s->P);
-        if (a->r->delta)
-            channel_scores(s, k, a->ld_k, k, a->ld_k, s->A);
-    } else {
-        tg_gemm1(false, true, C, C, K, 1, s->q, K, k, a->ld_k, 0, s->P, C);
-        if (a->r->delta)
-            tg_gemm1(false, true, C, C, K, 1, k, a->ld_k, k, a->ld_k, 0, s->A, C);
-    }
-    for (size_t i = 0; i < C; i++) {
-        float *p = s->P + i * C, *m = s->A + i * C;
-        if (s->N == 1 && a->in.g) {
-            decay_row(s, i);
-            for (size_t j = 0; j <= i; j++)
-                p[j] *= s->row[j];
-            for (size_t j = 0; a->r->delta && j < i; j++)
-                m[j] *= s->row[j];
-        }
-        memset(p + i + 1, 0, (C - i - 1) * sizeof *p);
-        memset(m + i, 0, (C - i) * sizeof *m);
-    }
-}
-
-/* From dP and dA (zeros on and above the diagonal): adds to dq, dkp, dkm. dP and dA are
- * overwritten. */
-static void scores_bwd(const struct tg_recur_head *a, const float *k, struct scratch *s)
-{
-    size_t C = s->C, K = s->K, ld = a->ld_k;
-    if (s->N > 1) {
-        channel_scores_bwd(s, s->q, K, k, ld, s->dP, s->dq, s->dkm);
-        if (a->r->delta)
-            channel_scores_bwd(s, k, ld, k, ld, s->dA, s->dkp, s->dkm);
-        return;
-    }
-    for (size_t i = 0; a->in.g && i < C; i++) {
-        decay_row(s, i);
-        for (size_t j = 0; j < i; j++)
-            s->dP[i * C + j] *= s->row[j];
-        for (size_t j = 0; a->r->delta && j < i; j++)
-            s->dA[i * C + j] *= s->row[j];
-    }
-    tg_gemm1(false, false, C, K, C, 1, s->dP, C, k, ld, 1, s->dq, K);
-    tg_gemm1(true, false, C, K, C, 1, s->dP, C, s->q, K, 1, s->dkm, K);
-    if (!a->r->delta)
-        return;
-    tg_gemm1(false, false, C, K, C, 1, s->dA, C, k, ld, 1, s->dkp, K);
-    tg_gemm1(true, false, C, K, C, 1, s->dA, C, k, ld, 1, s->dkm, K);
-}
-
-/* E and U from A, v and the state; empty: the state is zero */
-static void solve(const struct tg_recur_head *a, size_t t, bool empty, const float *S,
-                  struct scratch *s)
-{
-    size_t C = s->C, V = s->V;
-    const float *v = a->in.v + t * a->ld_v;
-    float *to = a->r->delta ? s->E : s->U;
-    for (size_t i = 0; i < C; i++)
-        memcpy(to + i * V, v + i * a->ld_v, V * sizeof *to);
-    if (!a->r->delta)
-        return;
-    if (!empty) {
-        scale_rows(s, s->eb, a->in.k + t * a->ld_k, a->ld_k, s->X);
-        tg_gemm1(false, false, C, V, s->K, -1, s->X, s->K, S, V, 1, s->E, V);
-    }
-    for (size_t i = 0; i < C; i++) {
-        float beta = a->in.beta[(t + i) * a->ld_b];
-        for (size_t j = 0; j < i; j++)
-            s->kern->axpy(-s->A[i * C + j], s->U + j * V, s->E + i * V, V);
-        for (size_t c = 0; c < V; c++)
-            s->U[i * V + c] = beta * s->E[i * V + c];
-    }
-}
-
 static void chunk_fwd(const struct tg_recur_head *a, size_t t, bool empty, bool keep_end, float *o,
-                      float *S, struct scratch *s)
+                      float *S, struct tg_recur_chunk *s)
 {
     size_t C = s->C, K = s->K, V = s->V;
-    const float *k = a->in.k + t * a->ld_k;
-    chunk_begin(a, t, s);
-    scores(a, k, s);
+    load(a, t, s);
+    tg_recur_scores(s);
     solve(a, t, empty, S, s);
-    o += t * a->ld_o;
-    if (!empty) {
-        scale_rows(s, s->eb, s->q, K, s->X);
-        tg_gemm1(false, false, C, V, K, 1, s->X, K, S, V, 0, o, a->ld_o);
+    for (size_t h = 0; h < s->queries; h++) {
+        float *to = o + t * a->ld_o + h * V;
+        if (!empty) {
+            left_from_start(s, h, tg_recur_left(s, s->left, h), s->X);
+            s->kern->mm(false, false, C, V, K, s->X, K, S, V, false, to, a->ld_o);
+        }
+        for (size_t r = 0; r < s->rights; r++)
+            tg_recur_lower_times(s, tg_recur_scores_of(s, s->M, h, r), V, s->values + r * C * V,
+                                 !empty || r > 0, to, a->ld_o);
     }
-    tg_gemm1(false, false, C, V, C, 1, s->P, C, s->U, V, empty ? 0 : 1, o, a->ld_o);
     if (!keep_end)
         return;
-    scale_rows(s, s->ec, k, a->ld_k, s->X);
     decay_state(s, S);
-    tg_gemm1(true, false, K, V, C, 1, s->X, K, s->U, V, 1, S, V);
+    for (size_t r = 0; r < s->rights; r++) {
+        tg_recur_scale(s, s->after, tg_recur_left(s, s->right, r), s->Y);
+        s->kern->mm(true, false, K, V, C, s->Y, K, s->values + r * C * V, V, true, S, V);
+    }
 }
 
 void tg_recur_head_fwd(const struct tg_kernels *kern, const struct tg_recur_head *a, float *o,
                        float *state, float *saved, float *work)
 {
-    size_t C = chunk_of(a->r), size = a->r->K * a->r->V;
-    struct scratch s = {.kern = kern};
-    scratch_lay(a->r, work, &s);
+    size_t C = tg_recur_chunk_rows(a->r), size = a->r->K * a->r->V;
+    struct tg_recur_chunk s = {.kern = kern};
+    tg_recur_chunk_lay(a->r, C, work, &s);
     float *S = state ? state : s.S;
     if (!state)
         memset(S, 0, size * sizeof *S);
@@ -325,149 +174,142 @@ void tg_recur_head_fwd(const struct tg_kernels *kern, const struct tg_recur_head
     }
 }
 
-/* The triangle on and above the diagonal to zero */
-static void strictly_lower(size_t C, float *M)
+/* dvalues of what was solved becomes R; dbeta; dM of the reader, its dleft, its part of dS */
+static void solve_bwd(const struct tg_recur_head *a, size_t t, const float *S, float *dbeta,
+                      float *dS, const struct tg_recur_chunk *s)
 {
-    for (size_t i = 0; i < C; i++)
-        memset(M + i * C + i, 0, (C - i) * sizeof *M);
-}
-
-/* dU becomes dR; dbeta; dA, dkp, and dS without (e^b . K)^T dR */
-static void delta_bwd(const struct tg_recur_head *a, size_t t, const float *S, float *dbeta,
-                      float *dS, struct scratch *s)
-{
-    size_t C = s->C, K = s->K, V = s->V;
-    for (size_t i = C; i-- > 0;) {
-        float *y = s->dU + i * V;
-        dbeta[(t + i) * a->ld_b] += s->kern->dot(y, s->E + i * V, V);
-        s->kern->scale(a->in.beta[(t + i) * a->ld_b], y, V);
-        for (size_t j = 0; j < i; j++)
-            s->kern->axpy(-s->A[i * C + j], y, s->dU + j * V, V);
+    size_t C = s->C, K = s->K, V = s->V, z = solved(s);
+    const float *M = tg_recur_scores_of(s, s->M, s->queries, z);
+    float *R = s->dvalues + z * C * V, *dx = tg_recur_left(s, s->dleft, s->queries);
+    for (size_t to = C, from; to > 0; to = from) {
+        from = (to - 1) / BLOCK * BLOCK;
+        if (to < C)
+            s->kern->mm(true, false, to - from, V, C - to, M + to * C + from, C, R + to * V, V,
+                        true, R + from * V, V);
+        for (size_t i = to; i-- > from;) {
+            for (size_t j = i + 1; j < to; j++)
+                s->row[j - i - 1] = M[j * C + i];
+            s->kern->weighted_sum(s->row, R + (i + 1) * V, V, to - i - 1, V, R + i * V);
+            if (a->r->rule != TG_RULE_DELTA)
+                continue;
+            dbeta[(t + i) * a->ld_b] += s->kern->dot(R + i * V, s->E + i * V, V);
+            s->kern->scale(a->in.beta[(t + i) * a->ld_b], R + i * V, V);
+        }
     }
-    tg_gemm1(false, true, C, C, V, -1, s->dU, V, s->U, V, 0, s->dA, C);
-    strictly_lower(C, s->dA);
-    tg_gemm1(false, true, C, K, V, -1, s->dU, V, S, V, 0, s->dkp, K);
-    scale_rows(s, s->eb, s->dkp, K, s->dkp);
-    scale_rows(s, s->eb, a->in.k + t * a->ld_k, a->ld_k, s->X);
-    tg_gemm1(true, false, K, V, C, -1, s->X, K, s->dU, V, 1, dS, V);
+    for (size_t r = 0; r < s->rights; r++)
+        tg_recur_lower_products(s, V, R, V, s->values + r * C * V,
+                                tg_recur_scores_of(s, s->dM, s->queries, r));
+    if (z)
+        tg_recur_lower_t_times(s, tg_recur_scores_of(s, s->M, s->queries, 0), V, R, V, true,
+                               s->dvalues);
+    s->kern->mm(false, true, C, K, V, R, V, S, V, false, dx, K);
+    left_from_start(s, s->queries, dx, dx);
+    left_from_start(s, s->queries, tg_recur_left(s, s->left, s->queries), s->X);
+    s->kern->mm(true, false, K, V, C, s->X, K, R, V, true, dS, V);
 }
 
-/* Through the state after the chunk: dkm, its part of dU, db of the last row; then dS of the state
- * before as far as the decay and q go. dq holds e^b . (dO S^T). */
-static void state_bwd(const struct tg_recur_head *a, size_t t, const float *S, const float *dout,
-                      float *dS, struct scratch *s)
+/* Through the state after the chunk: dright, its part of dvalues, dc of the last row; then dS of
+ * the state before as far as its decay goes */
+static void state_bwd(const float *S, float *dS, const struct tg_recur_chunk *s)
 {
     size_t C = s->C, K = s->K, V = s->V, N = s->N;
-    const float *k = a->in.k + t * a->ld_k;
-    double *last = s->db + (C - 1) * N;
-    tg_gemm1(false, true, C, K, V, 1, s->U, V, dS, V, 0, s->dkm, K);
-    scale_rows(s, s->ec, s->dkm, K, s->dkm);
-    scale_rows(s, s->ec, k, a->ld_k, s->X);
-    tg_gemm1(false, false, C, V, K, 1, s->X, K, dS, V, 1, s->dU, V);
-    for (size_t i = 0; i < C; i++)
-        for (size_t d = 0; d < K; d++)
-            last[N == 1 ? 0 : d] += (double)k[i * a->ld_k + d] * (double)s->dkm[i * K + d];
+    double *last = s->dc + (C - 1) * N;
+    for (size_t r = 0; r < s->rights; r++) {
+        float *y = tg_recur_left(s, s->right, r), *dy = tg_recur_left(s, s->dright, r);
+        s->kern->mm(false, true, C, K, V, s->values + r * C * V, V, dS, V, false, dy, K);
+        tg_recur_scale(s, s->after, dy, dy);
+        tg_recur_scale(s, s->after, y, s->Y);
+        s->kern->mm(false, false, C, V, K, s->Y, K, dS, V, true, s->dvalues + r * C * V, V);
+        for (size_t i = 0; s->gated && i < C; i++)
+            if (N > 1)
+                s->kern->add_products(1, y + i * K, dy + i * K, last, K);
+            else
+                *last += s->kern->dot_d(y + i * K, dy + i * K, K);
+    }
     decay_state(s, dS);
-    for (size_t d = 0; d < K; d++)
+    for (size_t d = 0; s->gated && d < K; d++)
         last[N == 1 ? 0 : d] += (double)s->kern->dot(dS + d * V, S + d * V, V);
-    scale_rows(s, s->eb, s->q, K, s->X);
-    tg_gemm1(true, false, K, V, C, 1, s->X, K, dout, a->ld_o, 1, dS, V);
 }
 
-/* db of what dq, dkp and dkm hold */
-static void gates_from_keys(const struct tg_recur_head *a, const float *k, struct scratch *s)
+/* Adds what is in dleft, dright, none and dc to the caller's gradients of rows t on. */
+static void write_grads(const struct tg_recur_head *a, size_t t, const struct tg_recur_grads *d,
+                        const struct tg_recur_chunk *s)
 {
-    size_t K = s->K, N = s->N;
-    for (size_t i = 0; i < s->C; i++)
-        for (size_t c = 0; c < K; c++) {
-            size_t x = i * K + c;
-            s->db[N == 1 ? i : x] +=
-                (double)s->q[x] * (double)s->dq[x] +
-                (double)k[i * a->ld_k + c] * ((double)s->dkp[x] - (double)s->dkm[x]);
+    size_t C = s->C, K = s->K, N = s->N;
+    const struct tg_kernels *kern = s->kern;
+    for (size_t l = 0; l < s->lefts; l++)
+        for (size_t r = 0; r < s->rights; r++) {
+            const float *none = s->none + (l * s->rights + r) * C;
+            size_t behind = l < s->queries ? 0 : s->lag;
+            for (size_t i = behind; i < C && (l < s->queries || s->lag); i++) {
+                size_t j = i - behind;
+                kern->axpy(none[i], tg_recur_left(s, s->right, r) + j * K,
+                           tg_recur_left(s, s->dleft, l) + i * K, K);
+                kern->axpy(none[i], tg_recur_left(s, s->left, l) + i * K,
+                           tg_recur_left(s, s->dright, r) + j * K, K);
+            }
         }
-}
-
-/* db of a single gate channel through P and A, from dP and dA */
-static void gates_from_scores(const struct tg_recur_head *a, struct scratch *s)
-{
-    size_t C = s->C;
     for (size_t i = 0; i < C; i++) {
-        double row = 0;
-        for (size_t j = 0; j < i; j++) {
-            size_t x = i * C + j;
-            double m = (double)s->dP[x] * (double)s->P[x];
-            if (a->r->delta)
-                m += (double)s->dA[x] * (double)s->A[x];
-            row += m;
-            s->db[j] -= m;
-        }
-        s->db[i] += row;
-    }
-}
-
-/* Adds dq, dkp, dkm, P's diagonal and db to the caller's gradients. */
-static void write_grads(const struct tg_recur_head *a, size_t t, const float *diagonal,
-                        const struct tg_recur_grads *d, struct scratch *s)
-{
-    size_t K = s->K, N = s->N;
-    const float *k = a->in.k + t * a->ld_k;
-    float *dq = d->q + t * a->ld_k, *dk = d->k + t * a->ld_k;
-    for (size_t i = 0; i < s->C; i++)
-        for (size_t c = 0; c < K; c++) {
-            size_t x = i * K + c, at = i * a->ld_k + c;
-            dq[at] += a->r->scale * (s->dq[x] + diagonal[i] * k[at]);
-            dk[at] += s->dkp[x] + s->dkm[x] + diagonal[i] * s->q[x];
-        }
-    for (size_t c = 0; d->g && c < N; c++) {
-        double sum = 0;
-        for (size_t i = s->C; i-- > 0;) {
-            sum += s->db[i * N + c];
-            d->g[(t + i) * a->ld_g + c] += (float)sum;
+        const float *dx = tg_recur_left(s, s->dleft, s->queries) + i * K, *dk = s->dright + i * K;
+        for (size_t h = 0; h < s->queries; h++)
+            kern->axpy(a->r->scale, tg_recur_left(s, s->dleft, h) + i * K,
+                       d->q + (t + i) * a->ld_q + h * K, K);
+        kern->axpy(1, dk, d->k + (t + i) * a->ld_k, K);
+        kern->axpy(1, s->dvalues + i * s->V, d->v + (t + i) * a->ld_v, s->V);
+        if (a->r->rule == TG_RULE_DELTA)
+            kern->axpy(-1, dx, d->k + (t + i) * a->ld_k, K);
+        if (a->r->rule == TG_RULE_GENERAL) {
+            kern->axpy(1, dx, d->a + (t + i) * a->ld_a, K);
+            kern->axpy(1, dk + C * K, d->b + (t + i) * a->ld_a, K);
         }
     }
+    for (size_t i = C; d->g && i-- > 0;)
+        for (size_t c = 0; c < N; c++) {
+            double *dc = s->dc + i * N + c;
+            *dc += i + 1 < C ? dc[N] : 0;
+            d->g[(t + i) * a->ld_g + c] += (float)*dc;
+        }
 }
 
 static void chunk_bwd(const struct tg_recur_head *a, size_t t, const float *S, const float *dout,
-                      const struct tg_recur_grads *d, float *dS, struct scratch *s)
+                      const struct tg_recur_grads *d, float *dS, struct tg_recur_chunk *s)
 {
     size_t C = s->C, K = s->K, V = s->V;
-    const float *k = a->in.k + t * a->ld_k;
-    dout += t * a->ld_o;
-    chunk_begin(a, t, s);
-    scores(a, k, s);
+    load(a, t, s);
+    tg_recur_scores(s);
     solve(a, t, false, S, s);
-    memset(s->db, 0, C * s->N * sizeof *s->db);
-    memset(s->dkp, 0, C * K * sizeof *s->dkp);
-    tg_gemm1(false, true, C, C, V, 1, dout, a->ld_o, s->U, V, 0, s->dP, C);
-    tg_gemm1(true, false, C, V, C, 1, s->P, C, dout, a->ld_o, 0, s->dU, V);
-    tg_gemm1(false, true, C, K, V, 1, dout, a->ld_o, S, V, 0, s->dq, K);
-    scale_rows(s, s->eb, s->dq, K, s->dq);
-    state_bwd(a, t, S, dout, dS, s);
-    if (a->r->delta)
-        delta_bwd(a, t, S, d->beta, dS, s);
-    for (size_t i = 0; i < C; i++)
-        s->kern->axpy(1, s->dU + i * V, d->v + (t + i) * a->ld_v, V);
-    float *diagonal = s->ec; /* no longer needed */
-    for (size_t i = 0; i < C; i++)
-        diagonal[i] = s->dP[i * C + i];
-    strictly_lower(C, s->dP);
-    if (s->N == 1 && d->g) {
-        gates_from_keys(a, k, s);
-        gates_from_scores(a, s);
+    memset(s->dc, 0, C * s->N * sizeof *s->dc);
+    for (size_t h = 0; h < s->queries; h++)
+        for (size_t r = 0; r < s->rights; r++) {
+            const float *dO = dout + t * a->ld_o + h * V;
+            tg_recur_lower_products(s, V, dO, a->ld_o, s->values + r * C * V,
+                                    tg_recur_scores_of(s, s->dM, h, r));
+            tg_recur_lower_t_times(s, tg_recur_scores_of(s, s->M, h, r), V, dO, a->ld_o, h > 0,
+                                   s->dvalues + r * C * V);
+        }
+    state_bwd(S, dS, s);
+    for (size_t h = 0; h < s->queries; h++) {
+        const float *dO = dout + t * a->ld_o + h * V;
+        float *dq = tg_recur_left(s, s->dleft, h);
+        s->kern->mm(false, true, C, K, V, dO, a->ld_o, S, V, false, dq, K);
+        left_from_start(s, h, dq, dq);
+        left_from_start(s, h, tg_recur_left(s, s->left, h), s->X);
+        s->kern->mm(true, false, K, V, C, s->X, K, dO, a->ld_o, true, dS, V);
     }
-    scores_bwd(a, k, s);
-    if (s->N > 1)
-        gates_from_keys(a, k, s);
-    write_grads(a, t, diagonal, d, s);
+    if (tg_recur_reads(s))
+        solve_bwd(a, t, S, d->beta, dS, s);
+    tg_recur_take_none(s);
+    tg_recur_scores_bwd(s, d->g != NULL);
+    write_grads(a, t, d, s);
 }
 
 void tg_recur_head_bwd(const struct tg_kernels *kern, const struct tg_recur_head *a,
                        const float *saved, const float *dout, const struct tg_recur_grads *d,
                        float *dstate, float *work)
 {
-    size_t C = chunk_of(a->r), size = a->r->K * a->r->V;
-    struct scratch s = {.kern = kern};
-    scratch_lay(a->r, work, &s);
+    size_t C = tg_recur_chunk_rows(a->r), size = a->r->K * a->r->V;
+    struct tg_recur_chunk s = {.kern = kern};
+    tg_recur_chunk_lay(a->r, C, work, &s);
     float *dS = dstate ? dstate : s.S;
     if (!dstate)
         memset(dS, 0, size * sizeof *dS);

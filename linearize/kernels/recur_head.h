@@ -1,4 +1,4 @@
-/* One head of one sequence of recur.h on the calling thread. */
+/* One state of one sequence of recur.h on the calling thread. */
 #ifndef TG_LINEARIZE_RECUR_HEAD_H
 #define TG_LINEARIZE_RECUR_HEAD_H
 
@@ -9,7 +9,7 @@ struct tg_recur_head {
     const struct tg_recur *r;
     size_t n;
     struct tg_recur_in in;
-    size_t ld_k, ld_v, ld_o, ld_g, ld_b; /* of q and k; v; o; g (0: constant); beta */
+    size_t ld_q, ld_k, ld_v, ld_a, ld_o, ld_g, ld_b; /* a: of a and b; g: 0 constant; b: beta */
 };
 size_t tg_recur_head_work(const struct tg_recur *r);
 size_t tg_recur_head_saved(const struct tg_recur *r, size_t n);

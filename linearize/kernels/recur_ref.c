@@ -17,25 +17,42 @@ static double gate_at(const struct tg_recur *r, const double *g, size_t t, size_
     }
 }
 
-void tg_recur_ref(const struct tg_recur *r, size_t n, const double *q, const double *k,
-                  const double *v, const double *g, const double *beta, double *S, double *o)
+/* S_t from S_{t-1} */
+static void advance(const struct tg_recur *r, const struct tg_recur_ref *in, size_t t, double *S)
 {
     size_t K = r->K, V = r->V;
-    for (size_t t = 0; t < n; t++) {
-        for (size_t i = 0; i < K; i++)
-            for (size_t c = 0; c < V; c++)
-                S[i * V + c] *= exp(gate_at(r, g, t, i));
-        for (size_t c = 0; c < V; c++) {
-            double u = v[t * V + c], sum = 0;
-            for (size_t i = 0; r->delta && i < K; i++)
-                u -= S[i * V + c] * k[t * K + i];
-            if (r->delta)
-                u *= beta[t];
-            for (size_t i = 0; i < K; i++) {
-                S[i * V + c] += k[t * K + i] * u;
-                sum += S[i * V + c] * q[t * K + i];
-            }
-            o[t * V + c] = (double)r->scale * sum;
+    for (size_t c = 0; c < V; c++) {
+        double seen = 0, u = in->v[t * V + c];
+        for (size_t i = 0; i < K; i++) {
+            double *s = S + i * V + c;
+            if (r->rule == TG_RULE_GENERAL)
+                seen += in->a[t * K + i] * *s;
+            *s *= exp(gate_at(r, in->g, t, i));
+            if (r->rule == TG_RULE_DELTA)
+                u -= *s * in->k[t * K + i];
         }
+        if (r->rule == TG_RULE_DELTA)
+            u *= in->beta[t];
+        for (size_t i = 0; i < K; i++) {
+            S[i * V + c] += in->k[t * K + i] * u;
+            if (r->rule == TG_RULE_GENERAL)
+                S[i * V + c] += in->b[t * K + i] * seen;
+        }
+    }
+}
+
+void tg_recur_ref(const struct tg_recur *r, size_t n, const struct tg_recur_ref *in, double *S,
+                  double *o)
+{
+    size_t K = r->K, V = r->V, heads = r->queries ? r->queries : 1;
+    for (size_t t = 0; t < n; t++) {
+        advance(r, in, t, S);
+        for (size_t h = t * heads; h < (t + 1) * heads; h++)
+            for (size_t c = 0; c < V; c++) {
+                double sum = 0;
+                for (size_t i = 0; i < K; i++)
+                    sum += S[i * V + c] * in->q[h * K + i];
+                o[h * V + c] = (double)r->scale * sum;
+            }
     }
 }

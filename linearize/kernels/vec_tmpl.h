@@ -1,8 +1,8 @@
 /* The body of every table of kernels. A source file defines TABLE (the table's symbol) and
- * TABLE_NAME, and OWN_DOTS8 if it has a dots8() of its own, and includes this once; plain loops are
- * vectorised for the instructions that the file is compiled for. Sums run in lanes whose number
- * depends on those instructions alone, so a result depends on the table and the arguments, never on
- * threads.
+ * TABLE_NAME, and OWN_DOTS8 and OWN_MM if it has a dots8() and an mm() of its own, and includes
+ * this once; plain loops are vectorised for the instructions that the file is compiled for. Sums
+ * run in lanes whose number depends on those instructions alone, so a result depends on the table
+ * and the arguments, never on threads.
  *
  * e^x: n = round(x / ln 2), r = x - n ln 2 with ln 2 in two parts (the first has few enough bits
  * that n times it is exact), a polynomial on |r| <= ln 2 / 2 (Cephes expf, S. Moshier), then 2^n in
@@ -171,6 +171,22 @@ static void weighted_sum(const float *p, const float *v, size_t stride, size_t c
         axpy(p[j], v + j * stride, o, n);
 }
 
+#ifndef OWN_MM
+static void mm(bool ta, bool tb, size_t m, size_t n, size_t k, const float *a, size_t lda,
+               const float *b, size_t ldb, bool add, float *c, size_t ldc)
+{
+    for (size_t i = 0; i < m; i++, c += ldc) {
+        if (!add)
+            memset(c, 0, n * sizeof *c);
+        for (size_t p = 0; !tb && p < k; p++)
+            axpy(a[ta ? p * lda + i : i * lda + p], b + p * ldb, c, n);
+        for (size_t j = 0; tb && j < n; j++)
+            for (size_t p = 0; p < k; p++)
+                c[j] += a[ta ? p * lda + i : i * lda + p] * b[j * ldb + p];
+    }
+}
+#endif
+
 static double sum_squares(const float *x, size_t n)
 {
     double sum = 0;
@@ -185,6 +201,66 @@ static void scale(float a, float *x, size_t n)
 #pragma omp simd
     for (size_t i = 0; i < n; i++)
         x[i] *= a;
+}
+
+static void mul(const float *f, const float *x, float *y, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        y[i] = f[i] * x[i];
+}
+
+static void add_mul(const float *f, const float *x, float *y, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        y[i] += f[i] * x[i];
+}
+
+static void mul_rows(const float *f, float *x, size_t stride, size_t count, size_t n)
+{
+    for (size_t j = 0; j < count; j++)
+        mul(f, x + j * stride, x + j * stride, n);
+}
+
+static void add_rows(const float *p, const float *y, float *x, size_t stride, size_t count,
+                     size_t n)
+{
+    for (size_t j = 0; j < count; j++)
+        axpy(p[j], y, x + j * stride, n);
+}
+
+static double dot_d(const float *a, const float *b, size_t n)
+{
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < n; i++)
+        sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+static void add_products(double sign, const float *a, const float *b, double *y, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        y[i] += sign * ((double)a[i] * (double)b[i]);
+}
+
+static void add_d(const double *x, const float *g, double *y, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        y[i] = x[i] + (double)g[i];
+}
+
+static void exp_from(const double *x, const double *ref, bool minus, size_t rows, size_t n,
+                     float *y)
+{
+    const double sign = minus ? -1 : 1;
+    for (size_t r = 0; r < rows; r++, x += n, y += n)
+#pragma omp simd
+        for (size_t i = 0; i < n; i++)
+            y[i] = exp_one((float)(sign * (x[i] - ref[i])));
 }
 
 static float rmsnorm_fwd(const float *x, const float *w, float eps, float *y, size_t n)
@@ -318,9 +394,18 @@ const struct tg_kernels TABLE = {
     .dot = dot,
     .dots = dots,
     .weighted_sum = weighted_sum,
+    .mm = mm,
     .sum_squares = sum_squares,
     .axpy = axpy,
     .scale = scale,
+    .mul = mul,
+    .add_mul = add_mul,
+    .mul_rows = mul_rows,
+    .add_rows = add_rows,
+    .dot_d = dot_d,
+    .add_products = add_products,
+    .add_d = add_d,
+    .exp_from = exp_from,
     .rmsnorm_fwd = rmsnorm_fwd,
     .rmsnorm_bwd = rmsnorm_bwd,
     .norm_fwd = norm_fwd,

@@ -54,7 +54,7 @@ static size_t kept_lay(const struct tg_mixer *m, const struct tg_batch *b, float
     const size_t rows = tg_batch_rows(b), raw = norm || clip ? rows : 0;
     k->q = tg_carve(&c, raw * s->heads * s->head_dim);
     k->k = tg_carve(&c, raw * s->kv_heads * s->head_dim);
-    k->v = tg_carve(&c, clip ? rows * s->kv_heads * tg_value_dim(s) : 0);
+    k->v = tg_carve(&c, clip ? rows * tg_value_heads(s) * tg_value_dim(s) : 0);
     k->stats_q = tg_carve(&c, norm ? rows * s->heads * 2 : 0);
     k->stats_k = tg_carve(&c, norm ? rows * s->kv_heads * 2 : 0);
     return c.used;
@@ -202,7 +202,7 @@ void tg_proj_kv_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const st
             rows, s->kv_heads * s->head_dim, raw ? kept.k : NULL);
     if (v)
         project(ctx, m, from->x, from->n, tg_mixer_param(m, from->v), tg_mixer_param(m, "v.bias"),
-                v, rows, s->kv_heads * tg_value_dim(s), saved && clip ? kept.v : NULL);
+                v, rows, tg_value_heads(s) * tg_value_dim(s), saved && clip ? kept.v : NULL);
     const struct tg_qk_norm_job norm = k_norm(ctx, m, rows);
     if (s->qk_norm)
         tg_qk_norm_fwd(&norm, k, kept.stats_k);
@@ -233,7 +233,7 @@ static void raw_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const st
     if (most > 0) {
         limit_bwd(kept->q, dq, rows * s->heads * s->head_dim, most);
         limit_bwd(kept->k, dk, rows * s->kv_heads * s->head_dim, most);
-        limit_bwd(kept->v, dv, rows * s->kv_heads * tg_value_dim(s), most);
+        limit_bwd(kept->v, dv, rows * tg_value_heads(s) * tg_value_dim(s), most);
     }
 }
 
@@ -253,7 +253,7 @@ void tg_proj_from_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const 
                   tg_mixer_grad(m, d, from->k), tg_mixer_grad(m, d, "k.bias"), rows, GK, from->n);
     tg_linear_bwd(ctx, from->x, tg_mixer_param(m, from->v), dv, dfrom, 1,
                   tg_mixer_grad(m, d, from->v), tg_mixer_grad(m, d, "v.bias"), rows,
-                  s->kv_heads * tg_value_dim(s), from->n);
+                  tg_value_heads(s) * tg_value_dim(s), from->n);
 }
 
 void tg_proj_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
@@ -266,7 +266,7 @@ void tg_proj_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struc
 
 static size_t out_width(const struct tg_mixer *m)
 {
-    return m->spec->heads * tg_value_dim(m->spec);
+    return tg_out_heads(m->spec) * tg_value_dim(m->spec);
 }
 
 size_t tg_proj_out_floats(const struct tg_mixer *m, const struct tg_batch *b)

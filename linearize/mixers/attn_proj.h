@@ -50,8 +50,8 @@ void tg_proj_from_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const 
  */
 void tg_proj_rotate(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                     float *q, float *k, float sign);
-/* y [rows,H,V] -> out [rows,D]. gates: tg_proj_out_floats (0 without output gate), from forward to
- * backward; x is the mixer's input. */
+/* y [rows,H,V] (of mixers with more value heads [rows,S,V]) -> out [rows,D]. gates:
+ * tg_proj_out_floats (0 without output gate), from forward to backward; x is the mixer's input. */
 size_t tg_proj_out_floats(const struct tg_mixer *m, const struct tg_batch *b);
 void tg_proj_out_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                      const float *x, const float *y, float *out, float *gates);

@@ -92,7 +92,8 @@ static size_t scratch_lay(const struct tg_far *f, size_t n, float *base, struct 
     s->kd = tg_carve(&c, n * features);
     s->decay = tg_carve(&c, n);
     s->w = (double *)(void *)tg_carve(&c, 2 * n);
-    s->outer = tg_carve(&c, tg_outer_head_work(features, f->V, f->chunk));
+    s->outer = tg_carve(&c, f->across ? tg_outer_across_work(n, features, f->V, f->chunk)
+                                      : tg_outer_head_work(features, f->V, f->chunk));
     return c.used;
 }
 
@@ -168,6 +169,7 @@ static struct tg_outer_head outer_of(const struct job *j, const struct place *p,
                                   .K = features,
                                   .V = f->V,
                                   .chunk = f->chunk,
+                                  .across = f->across,
                                   .q = qf,
                                   .k = kd,
                                   .v = j->v + p->gk * f->V,
@@ -373,4 +375,38 @@ float tg_far_step(const struct tg_kernels *kern, const struct tg_far *f, size_t 
     kern->scale(expf(passed), kf, features);
     return tg_outer_step(kern, features, f->V, scratch, kf, v, g, state + h * features * (f->V + 1),
                          num);
+}
+
+float tg_far_read(const struct tg_kernels *kern, const struct tg_far *f, size_t h, const float *q,
+                  float passed, const float *state, float *num, float *scratch)
+{
+    size_t features = tg_map_features(&f->map), V = f->V;
+    const float *S = state + h * features * (V + 1);
+    tg_map_fwd(kern, &f->map, 1, q, f->map.K, f->wq ? f->wq + h * f->map.K * f->map.F : NULL,
+               scratch, features);
+    memset(num, 0, V * sizeof *num);
+    kern->weighted_sum(scratch, S, V, features, V, num);
+    kern->scale(expf(passed), num, V);
+    return expf(passed) * kern->dot(scratch, S + features * V, features);
+}
+
+void tg_far_enter(const struct tg_kernels *kern, const struct tg_far *f, size_t h, const float *k,
+                  const float *v, const float *g, float *state, float *scratch)
+{
+    size_t features = tg_map_features(&f->map), K = f->map.K, V = f->V;
+    const float *wk = f->wk ? f->wk + h * K * f->map.F : NULL;
+    float *S = state + h * features * (V + 1), *z = S + features * V;
+    double left = 0;
+    for (size_t i = 0; g && i < f->chunk; i++)
+        left += (double)g[i];
+    kern->scale(expf((float)left), S, features * (V + 1));
+    for (size_t i = 0; i < f->chunk; i++) {
+        tg_map_fwd(kern, &f->map, 1, k + i * K, K, wk, scratch, features);
+        left -= g ? (double)g[i] : 0;
+        float decay = g ? expf((float)left) : 1;
+        kern->scale(decay, scratch, features);
+        for (size_t c = 0; c < features; c++)
+            kern->axpy(scratch[c], v + i * V, S + c * V, V);
+        kern->axpy(1, scratch, z, features);
+    }
 }

@@ -120,7 +120,35 @@ static size_t blocks_of(size_t rows)
     return (rows + BLOCK - 1) / BLOCK;
 }
 
+/* Every block a sequence of its own, for the softmax inside it */
+struct blocks {
+    size_t *begin;
+    struct tg_batch b;
+};
+
+static size_t blocks_in(const struct tg_batch *b, size_t block)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < b->count; i++)
+        count += (b->begin[i + 1] - b->begin[i] + block - 1) / block;
+    return count;
+}
+
+static const struct tg_batch *near_batch(const struct tg_joint *j, const struct tg_batch *b,
+                                         struct blocks *k)
+{
+    if (!j->block)
+        return b;
+    k->b = (struct tg_batch){0, k->begin, NULL};
+    for (size_t i = 0; i < b->count; i++)
+        for (size_t t = b->begin[i]; t < b->begin[i + 1]; t += j->block)
+            k->begin[k->b.count++] = t;
+    k->begin[k->b.count] = tg_batch_rows(b);
+    return &k->b;
+}
+
 struct scratch {
+    struct blocks blocks;
     float *delta, *dnum, *dden;
     double *parts;
     float *far;
@@ -134,6 +162,9 @@ static size_t work_lay(const struct tg_joint *j, const struct tg_batch *b, int t
     struct kept k;
     size_t rows = tg_batch_rows(b), H = j->attn.H, V = j->attn.V;
     memset(s, 0, sizeof *s);
+    if (j->block)
+        s->blocks.begin = (size_t *)(void *)tg_carve(&c, (blocks_in(b, j->block) + 1) *
+                                                             (sizeof(size_t) / sizeof(float)));
     if (backward) {
         s->delta = tg_carve(&c, rows * H);
         s->parts = (double *)(void *)tg_carve(&c, 2 * blocks_of(rows) * H * (1 + j->sinks));
@@ -161,7 +192,7 @@ void tg_joint_fwd(const struct tg_ctx *ctx, const struct tg_joint *j, const stru
     work_lay(j, b, ctx->threads, false, work, &s);
     struct job w = {.j = j, .ctx = ctx, .rows = tg_batch_rows(b), .y = y};
     kept_lay(j, b, saved != NULL, saved ? saved : s.kept, &w.kept);
-    tg_attn_fwd(ctx, &j->attn, b, q, k, v, y, w.kept.total, w.kept.max);
+    tg_attn_fwd(ctx, &j->attn, near_batch(j, b, &s.blocks), q, k, v, y, w.kept.total, w.kept.max);
     if (j->has_far)
         tg_far_fwd(ctx, &j->far, b, q, k, v, g, w.kept.num, w.kept.den, states, w.kept.far, s.far);
     if (j->has_far || j->sinks)
@@ -238,7 +269,8 @@ void tg_joint_bwd(const struct tg_ctx *ctx, const struct tg_joint *j, const stru
     kept_lay(j, b, true, (float *)(uintptr_t)saved, &w.kept);
     tg_parallel(ctx->threads, blocks_of(w.rows), bwd_item, &w);
     add_parts(&w, d);
-    tg_attn_bwd(ctx, &j->attn, b, q, k, v, dy, w.kept.total, s.delta, dq, dk, dv);
+    tg_attn_bwd(ctx, &j->attn, near_batch(j, b, &s.blocks), q, k, v, dy, w.kept.total, s.delta, dq,
+                dk, dv);
     if (j->has_far)
         tg_far_bwd(ctx, &j->far, b, q, k, v, g, w.kept.far, s.dnum, s.dden, dq, dk, dv, dg, d->wq,
                    d->wk, s.far);

@@ -1,6 +1,7 @@
 /* Softmax window, far branch and sinks under one denominator: the arithmetic of every mixer whose
  * row is a convex combination of values. Per query head, lse_t and o_t the window's softmax
- * (attn.h), num and den the far branch (far.h, keys `window` or more back):
+ * (attn.h), num and den the far branch (far.h, keys `window` or more back; or, in blocks, softmax
+ * over the keys of the row's own block and a far branch over the blocks before it):
  *
  *   Z_t = e^{lse_t} + e^{c_t} den_t + sum_m e^{sink_m + off_t}
  *   y_t = (e^{lse_t} o_t + e^{c_t} num_t) / Z_t
@@ -27,7 +28,8 @@ struct tg_joint {
     bool has_far;
     bool from_max;      /* LoLCATs: far and sinks are relative to the window's maximum */
     const float *logit; /* [H] far_logit, or window_logit if from_max */
-    struct tg_far far;  /* lag = attn.window */
+    size_t block;       /* > 0: rows of a block, counted from the start of a sequence */
+    struct tg_far far;  /* lag = attn.window; in blocks: across chunks of `block` */
 };
 struct tg_joint_grads {
     float *logit, *sink, *wq, *wk; /* accumulated; NULL: not wanted */

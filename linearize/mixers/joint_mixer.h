@@ -4,6 +4,7 @@
 #ifndef TG_LINEARIZE_JOINT_MIXER_H
 #define TG_LINEARIZE_JOINT_MIXER_H
 
+#include "linearize/mixers/joint_step.h"
 #include "linearize/mixers/mixer.h"
 
 size_t tg_joint_mixer_saved(const struct tg_mixer *m, const struct tg_batch *b);
@@ -25,6 +26,7 @@ void tg_joint_mixer_step(const struct tg_ctx *ctx, const struct tg_mixer *m,
 /* Far branch and window of a layer, for rows with another way of putting them together */
 struct tg_far tg_mixer_far(const struct tg_mixer *m, size_t lag);
 struct tg_attn tg_mixer_attn(const struct tg_mixer *m);
+struct tg_joint tg_mixer_joint(const struct tg_mixer *m);
 void tg_mixer_fill(float *data, size_t count, float value);
 /* First values of new parameters: maps get ones on the diagonal of each head's [K,F], so that
  * features begin as the head's own components; others the value of their row in `starts` (ends with
@@ -35,8 +37,8 @@ struct tg_mixer_start {
 };
 void tg_mixer_start_fill(const struct tg_mixer *m, const struct tg_mixer_start *starts, size_t rule,
                          float *data, size_t count);
-
-/* Several new tokens are run in one piece of this many rows at most, joined to the ring's keys */
-enum { TG_STEP_ROWS_MIN = 32, TG_STEP_PIECE = 2048 };
+/* x with 1 / (1 - sigmoid(x)) = distance, of 2 to 10^4: a decay under which the past counts for
+ * about so many tokens */
+float tg_mixer_decay_logit(double distance);
 
 #endif

@@ -1,14 +1,14 @@
-/* Kimi Delta Attention (Kimi Linear, arXiv 2510.26692); equations in delta_mixer.h. */
-#include "linearize/mixers/delta_mixer.h"
+/* Kimi Delta Attention (Kimi Linear, arXiv 2510.26692): the delta rule with a decay per channel. Equations in linear_mixer.h. */
+#include "linearize/mixers/linear_mixer.h"
 #include "linearize/mixers/rows.h"
 
-const struct tg_mixer_ops tg_mixer_kda = {
-    .name = "kda",
-    .saved_floats = tg_delta_mixer_saved,
-    .work_floats = tg_delta_mixer_work,
-    .forward = tg_delta_mixer_fwd,
-    .backward = tg_delta_mixer_bwd,
-    .state_floats = tg_delta_mixer_state,
-    .step = tg_delta_mixer_step,
-    .inherit = NULL,
+static const struct tg_linear_recipe recipe = {
+    .rule = TG_RULE_DELTA,
+    .gate = TG_LINEAR_DECAY,
+    .unit = true,
+    .norm = TG_LINEAR_NORM_HEAD,
+    .z = TG_GATE_FN_SIGMOID,
 };
+
+const struct tg_mixer_ops tg_mixer_kda = {
+    .name = "kda", .recipe = &recipe, TG_LINEAR_MIXER_OPS};

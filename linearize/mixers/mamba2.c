@@ -29,5 +29,5 @@ const struct tg_mixer_ops tg_mixer_mamba2 = {
     .backward = tg_mamba2_bwd,
     .state_floats = state_floats,
     .step = step,
-    .inherit = NULL,
+    .inherit = tg_mamba2_inherit,
 };

@@ -56,6 +56,7 @@ static struct parts parts_of(const struct tg_mixer *m, const struct tg_batch *b)
                                 .V = s->v_dim,
                                 .gate = TG_GATE_SCALAR,
                                 .scale = 1,
+                                .ld_q = p.xbc,
                                 .ld_k = p.xbc};
     return p;
 }

@@ -24,5 +24,9 @@ void tg_mamba2_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const str
 void tg_mamba2_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                    const float *x, const float *dy, const float *saved, float *dx,
                    const struct tg_mixer_grads *d, float *work);
+/* First values from a softmax layer (mamba2_inherit.c): the inherit of a row with these parameters
+ */
+void tg_mamba2_inherit(const struct tg_mixer *m, const struct tg_origin *o, size_t rule,
+                       float *data, size_t count);
 
 #endif

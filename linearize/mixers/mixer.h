@@ -32,6 +32,7 @@ struct tg_mixer_grads {
 struct tg_attention_stats {
     const double *distance; /* mean of sum_j p_tj (t - j): how far back it looks, in tokens */
     const double *entropy;  /* mean of -sum_j p_tj log p_tj, in nats */
+    const float *constant;  /* [D] c with c . x near 1 for the layer's inputs x, by least squares */
 };
 /* What a new layer is made from */
 struct tg_origin {
@@ -43,6 +44,7 @@ struct tg_origin {
 /* A row. All sizes in floats. */
 struct tg_mixer_ops {
     const char *name;
+    const struct tg_linear_recipe *recipe; /* of rows of the linear frame (linear_mixer.h) */
     /* kept from forward for backward, and scratch of forward / backward, for this batch */
     size_t (*saved_floats)(const struct tg_mixer *m, const struct tg_batch *b);
     size_t (*work_floats)(const struct tg_mixer *m, const struct tg_batch *b, int threads,

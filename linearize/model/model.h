@@ -33,6 +33,9 @@ int tg_model_load(struct tg_model **m, const char *path, const struct tg_ctx *ct
 int tg_model_from_checkpoint(struct tg_model **m, const struct tg_checkpoint *c,
                              const struct tg_ctx *ctx, struct tg_err *err);
 void tg_model_free(struct tg_model *m);
+/* A start from nothing for a model whose mixers are softmax or window: weights normal (0, size),
+ * norms the identity, biases 0. Other mixers get theirs from such a model by surgery. */
+void tg_model_random(struct tg_model *m, double size, uint64_t seed);
 /* Rotary tables for positions below n. Call before running sequences longer than what was reserved
  * (1 << 12 at the start); not thread-safe against running. */
 int tg_model_reserve(struct tg_model *m, size_t positions, struct tg_err *err);

@@ -25,6 +25,8 @@ void tg_lookback_release(struct tg_lookback *l)
     tg_free(l->of);
     tg_free(l->means);
     tg_free(l->sums);
+    tg_free(l->constants);
+    tg_free(l->inputs);
     *l = (struct tg_lookback){0};
 }
 
@@ -41,7 +43,10 @@ static int start(struct tg_lookback *out, const struct tg_model_spec *spec, stru
     out->of = tg_alloc_array(spec->layer_count, sizeof *out->of);
     out->means = tg_alloc_array(heads, 2 * sizeof *out->means);
     out->sums = tg_alloc_array(heads, 2 * sizeof *out->sums);
-    if (!out->of || !out->means || !out->sums)
+    out->width = spec->width;
+    out->constants = tg_alloc_floats(spec->layer_count * spec->width);
+    out->inputs = tg_alloc_array(spec->layer_count * spec->width, 2 * sizeof *out->inputs);
+    if (!out->of || !out->means || !out->sums || !out->constants || !out->inputs)
         return tg_fail(err, TG_ERR_NOMEM, "no memory for measures of %zu heads", heads);
     out->layers = spec->layer_count;
     for (size_t l = 0; l < spec->layer_count; l++) {
@@ -50,6 +55,7 @@ static int start(struct tg_lookback *out, const struct tg_model_spec *spec, stru
             continue;
         out->of[l].distance = out->means + at;
         out->of[l].entropy = out->means + at + H;
+        out->of[l].constant = out->constants + l * spec->width;
         at += 2 * H;
     }
     return TG_OK;
@@ -131,6 +137,37 @@ static void block_item(void *ud, size_t item, int worker)
     }
 }
 
+static void add_inputs(const struct pass *p, size_t layer, const float *x)
+{
+    const size_t D = p->out->width, rows = tg_batch_rows(p->b);
+    double *sum = p->out->inputs + 2 * layer * D, *squares = sum + D;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < D; i++) {
+            const double v = (double)x[r * D + i];
+            sum[i] += v;
+            squares[i] += v * v;
+        }
+}
+
+/* c of a layer from the sums of its inputs. A channel that never changes has a variance of a
+ * millionth of its square, so that one alone is enough. */
+static void constant_of(const struct tg_lookback *l, size_t layer)
+{
+    const size_t D = l->width;
+    const double *sum = l->inputs + 2 * layer * D, *squares = sum + D, n = (double)l->tokens;
+    float *c = l->constants + layer * D;
+    double total = 1;
+    for (size_t i = 0; i < D; i++) {
+        const double mean = sum[i] / n, square = squares[i] / n;
+        const double variance = fmax(square - mean * mean, 1e-6 * square);
+        const double ratio = variance > 0 ? mean / variance : 0;
+        c[i] = (float)ratio;
+        total += ratio * mean;
+    }
+    for (size_t i = 0; i < D; i++)
+        c[i] = (float)((double)c[i] / total);
+}
+
 static void seen(void *ud, size_t layer, const float *x, const float *y)
 {
     struct pass *p = ud;
@@ -145,6 +182,7 @@ static void seen(void *ud, size_t layer, const float *x, const float *y)
     tg_proj_rotate(&p->teacher->ctx, &m, p->b, p->q, p->k, 1);
     struct layer_job w = {p, s, s->sinks ? tg_mixer_param(&m, "sink") : NULL};
     tg_parallel(p->teacher->ctx.threads, blocks * H, block_item, &w);
+    add_inputs(p, layer, x);
     double *sums = p->out->sums + (p->out->of[layer].distance - p->out->means);
     for (size_t item = 0; item < blocks * H; item++) {
         sums[item % H] += p->parts[2 * item];
@@ -225,6 +263,8 @@ int tg_lookback_measure(struct tg_lookback *out, const struct tg_model *teacher,
             const size_t from = at ? (size_t)(at - out->means) : 0;
             for (size_t i = 0; at && i < 2 * teacher->spec.layers[l].heads; i++)
                 out->means[from + i] = out->sums[from + i] / (double)out->tokens;
+            if (at)
+                constant_of(out, l);
         }
     }
     pass_release(&p);

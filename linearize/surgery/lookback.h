@@ -10,13 +10,18 @@ struct tg_lookback {
     size_t layers, tokens;
     struct tg_attention_stats *of; /* [layers]; NULL arrays: the layer does not attend. Owned */
     double *means, *sums; /* the arrays of `of`, and their sums over tokens, laid alike. Owned */
+    size_t width;         /* D */
+    float *constants;     /* [layers,D] of `of`. Owned */
+    double *inputs;       /* [layers][sum of x, of x^2][D]. Owned */
 };
 
 /* Runs the teacher over ids [rows] and adds every token's
  *
  *   distance  sum_j p_tj (t - j)        entropy  -sum_j p_tj log p_tj
  *
- * with p_tj the attention of token t to key j, learned sinks in its denominator. Measured are the
+ * with p_tj the attention of token t to key j, learned sinks in its denominator; and the vector c of
+ * each layer that makes E (c . x - 1)^2 least over its inputs x, their channels taken as independent
+ * about their means mu (v_i the variance): c_i = (mu_i / v_i) / (1 + sum_j mu_j^2 / v_j). Measured are the
  * layers that a plan can change (softmax and window rows). Sequences start from an empty state, and
  * rotary tables must reach their length (tg_model_reserve). Sums are in double, in an order that
  * does not depend on the number of threads.

@@ -246,7 +246,7 @@ static void put_given(const struct tg_plan_layer *p, const struct tg_layer_spec 
     if (!has_map(p->mixer) || !tg_feature_map_has_weights(l->feature_map))
         l->feature_dim = 0;
     else if (l->feature_dim == 0)
-        l->feature_dim = l->head_dim;
+        l->feature_dim = tg_feature_dim_default(l->feature_map, l->head_dim);
 }
 
 /* What is given is put twice: sizes that the mixer derives from others must see it, and those that
@@ -275,7 +275,7 @@ void tg_plan_defaults(struct tg_plan_layer *p)
         p->set[TG_PLAN_WINDOW] = tg_given((double)p->mixer->window);
     if (has_sinks(p->mixer))
         p->set[TG_PLAN_SINKS] = tg_given((double)p->mixer->sinks);
-    if (has_map(p->mixer))
+    if (has_map(p->mixer) && !p->mixer->adopt)
         p->set[TG_PLAN_FEATURE_MAP] = tg_given(TG_MAP_HEDGEHOG_SOFTMAX);
 }
 
@@ -334,6 +334,10 @@ int tg_plan_check_layer(const struct tg_plan_layer *p, const struct tg_layer_spe
         return tg_fail(err, TG_ERR_VALUE,
                        "%s: layer %zu is '%s', only softmax and window layers can be changed",
                        where, l, from->mixer->name);
+    if (from->window && !(p->mixer->flags & TG_MIXER_LINEAR))
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: layer %zu sees %zu tokens; '%s' keeps and sees all of them", where, l,
+                       from->window, p->mixer->name);
     if (!(p->mixer->flags & TG_MIXER_PLAN))
         return tg_fail(err, TG_ERR_VALUE, "%s: layer %zu: mixer '%s' cannot replace softmax", where,
                        l, p->mixer->name);

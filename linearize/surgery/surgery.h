@@ -38,7 +38,7 @@ struct tg_plan_options {     /* what a user says; applies to every changed layer
     size_t window;           /* 0: the mixer's default */
     int64_t sinks;           /* -1: the mixer's default */
     const char *feature_map; /* NULL: hedgehog_softmax */
-    size_t feature_dim;      /* 0: head_dim */
+    size_t feature_dim;      /* 0: tg_feature_dim_default */
     struct tg_maybe set[TG_PLAN_KEYS];        /* any option; beats the four above */
     const struct tg_plan_override *overrides; /* a later one beats an earlier one */
     size_t override_count;
@@ -137,5 +137,11 @@ int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p
  * look (NULL: not measured). */
 int tg_surgery_apply(const struct tg_model *teacher, const struct tg_plan *p,
                      const struct tg_lookback *look, struct tg_model **student, struct tg_err *err);
+/* A student that starts from nothing: `spec` with random softmax and window layers
+ * (tg_model_random), changed by p (NULL: as it is); new parameters as tg_surgery_apply has them,
+ * but short convolutions uniform in +-taps^-1/2. */
+int tg_surgery_random(const struct tg_model_spec *spec, const struct tg_plan *p,
+                      const struct tg_ctx *ctx, double size, uint64_t seed, struct tg_model **out,
+                      struct tg_err *err);
 
 #endif

@@ -1,1 +1,1 @@
-tegu --version
+tegu --version | head -n 1

@@ -29,7 +29,22 @@ static void dots8(const float *x, const float *const w[8], size_t n, float out[8
     _mm256_storeu_ps(out, sum8(half));
 }
 
+#define VEC __m512
+#define MASK __mmask16
+#define MASK_OF(n) ((__mmask16)((n) < 16 ? (1u << (n)) - 1 : 0xffffu))
+#define ZERO _mm512_setzero_ps
+#define SPREAD _mm512_set1_ps
+#define FMA _mm512_fmadd_ps
+#define ADD _mm512_add_ps
+#define LOAD _mm512_loadu_ps
+#define STORE _mm512_storeu_ps
+#define LOAD_SOME _mm512_maskz_loadu_ps
+#define STORE_SOME _mm512_mask_storeu_ps
+enum { LANES = 16, MM_ROWS = 8 };
+#include "linearize/kernels/x86/mm_tmpl.h"
+
 #define OWN_DOTS8
+#define OWN_MM
 #define TABLE tg_kernels_avx512
 #define TABLE_NAME "avx512"
 #include "linearize/kernels/vec_tmpl.h"

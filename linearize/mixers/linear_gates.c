@@ -1,0 +1,207 @@
+/* Gates of linear mixers; equations in linear_gates.h. */
+#include "linearize/mixers/linear_gates.h"
+
+#include <math.h>
+
+#include "base/mem.h"
+#include "linearize/kernels/gemm.h"
+#include "linearize/kernels/scan.h"
+#include "linearize/mixers/attn_proj.h"
+#include "linearize/mixers/far.h"
+
+static const float SIGMOID_ROOT = 16; /* GLA's temperature */
+
+struct tg_linear_gates tg_linear_gates_of(const struct tg_mixer *m, enum tg_linear_gate kind,
+                                          bool beta)
+{
+    const struct tg_layer_spec *l = m->spec;
+    struct tg_linear_gates s = {.kind = kind,
+                                .beta = beta,
+                                .low_rank = tg_mixer_has(m, "f_a.weight"),
+                                .N = tg_value_heads(l),
+                                .rank = l->recurrent.rank,
+                                .most = l->recurrent.negative_eigenvalues ? 2 : 1};
+    s.each = s.low_rank || kind == TG_LINEAR_FORGET ? l->head_dim : 1;
+    return s;
+}
+
+enum tg_gate tg_linear_gates_kind(const struct tg_linear_gates *s)
+{
+    switch (s->kind) {
+    case TG_LINEAR_UNGATED:
+        return TG_GATE_NONE;
+    case TG_LINEAR_RETENTION:
+    case TG_LINEAR_SLOPES:
+        return TG_GATE_CONSTANT;
+    default:
+        return s->each > 1 ? TG_GATE_CHANNEL : TG_GATE_SCALAR;
+    }
+}
+
+static bool projected(const struct tg_linear_gates *s)
+{
+    return s->kind == TG_LINEAR_DECAY || s->kind == TG_LINEAR_SIGMOID;
+}
+
+static size_t gates_of(const struct tg_linear_gates *s)
+{
+    return s->N * s->each;
+}
+
+size_t tg_linear_gates_lay(const struct tg_linear_gates *s, size_t rows, float *base,
+                           struct tg_linear_gate_values *v)
+{
+    struct tg_carve c = {base, 0};
+    enum tg_gate kind = tg_linear_gates_kind(s);
+    size_t g = kind == TG_GATE_CONSTANT ? s->N : rows * gates_of(s);
+    *v = (struct tg_linear_gate_values){0};
+    if (projected(s) && s->low_rank)
+        v->low = tg_carve(&c, rows * s->rank);
+    if (projected(s))
+        v->a = tg_carve(&c, rows * gates_of(s));
+    if (kind != TG_GATE_NONE)
+        v->g = tg_carve(&c, g);
+    if (s->beta)
+        v->beta = tg_carve(&c, rows * s->N);
+    return c.used;
+}
+
+static struct tg_decay decay_of(const struct tg_linear_gates *s)
+{
+    return (struct tg_decay){.H = s->N, .n = s->each, .high = INFINITY};
+}
+
+/* a = x Wa^T, or through the low rank */
+static void project(const struct tg_ctx *ctx, const struct tg_linear_gates *s,
+                    const struct tg_mixer *m, size_t rows, const float *x,
+                    const struct tg_linear_gate_values *v)
+{
+    const float *first = tg_mixer_param(m, s->low_rank ? "f_a.weight" : "a.weight");
+    tg_linear_fwd(ctx, x, first, NULL, s->low_rank ? v->low : v->a, rows,
+                  s->low_rank ? s->rank : gates_of(s), m->width);
+    if (s->low_rank)
+        tg_linear_fwd(ctx, v->low, tg_mixer_param(m, "f_b.weight"), tg_mixer_param(m, "f_b.bias"),
+                      v->a, rows, gates_of(s), s->rank);
+}
+
+/* da -> parameters and dx; low: scratch [rows,rank] */
+static void project_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates *s,
+                        const struct tg_mixer *m, size_t rows, const float *x,
+                        const struct tg_linear_gate_values *v, const float *da, float *dx,
+                        const struct tg_mixer_grads *d, float *low)
+{
+    const char *first = s->low_rank ? "f_a.weight" : "a.weight";
+    if (s->low_rank) {
+        tg_linear_bwd(ctx, v->low, tg_mixer_param(m, "f_b.weight"), da, low, 0,
+                      tg_mixer_grad(m, d, "f_b.weight"), tg_mixer_grad(m, d, "f_b.bias"), rows,
+                      gates_of(s), s->rank);
+        da = low;
+    }
+    tg_linear_bwd(ctx, x, tg_mixer_param(m, first), da, dx, 1, tg_mixer_grad(m, d, first), NULL,
+                  rows, s->low_rank ? s->rank : gates_of(s), m->width);
+}
+
+static float sigmoid(float x)
+{
+    return 1 / (1 + expf(-x));
+}
+
+/* Of negated logits u: k = (1 - lb) sigmoid(u), g = log(lb + (1 - lb) sigmoid(-u)) */
+static void forget(const struct tg_linear_gates *s, const struct tg_mixer *m, size_t rows,
+                   const float *u, float *k, float *g)
+{
+    const float *bound = tg_mixer_param(m, "lower_bound");
+    size_t n = gates_of(s);
+    for (size_t i = 0; i < rows * n; i++) {
+        float lb = sigmoid(bound[i % n]);
+        g[i] = logf(lb + (1 - lb) * sigmoid(-u[i]));
+        k[i] = (1 - lb) * sigmoid(u[i]);
+    }
+}
+
+/* With p = sigmoid(u), f = e^g: dk/du = (1 - lb) p (1 - p), dg/du = -(1 - lb) p (1 - p) / f,
+ * dk/dlb = -p, dg/dlb = p / f. (1 - p) / f is at most 1 / (1 - lb). dk becomes du. */
+void tg_linear_forget_bwd(const struct tg_linear_gates *s, const struct tg_mixer *m, size_t rows,
+                          const float *u, const float *dg, float *dk,
+                          const struct tg_mixer_grads *d)
+{
+    float *dbound = tg_mixer_grad(m, d, "lower_bound");
+    const float *bound = tg_mixer_param(m, "lower_bound");
+    size_t n = gates_of(s);
+    for (size_t c = 0; c < n; c++) {
+        float lb = sigmoid(bound[c]);
+        double sum = 0;
+        for (size_t i = c; i < rows * n; i += n) {
+            float p = sigmoid(u[i]), rest = sigmoid(-u[i]), f = lb + (1 - lb) * rest;
+            sum += (double)p * ((double)dg[i] / (double)f - (double)dk[i]);
+            dk[i] = (1 - lb) * p * (dk[i] * rest - dg[i] * (rest / f));
+        }
+        if (dbound)
+            dbound[c] += (float)(sum * (double)(lb * (1 - lb)));
+    }
+}
+
+static void constant(const struct tg_linear_gates *s, const struct tg_mixer *m, float *g)
+{
+    for (size_t h = 0; h < s->N; h++)
+        g[h] = s->kind == TG_LINEAR_RETENTION
+                   ? (float)log1p(-exp2(-5 - (double)h))
+                   : (float)(-tg_factor(m->spec->recurrent.scales[0]) *
+                             exp2(-8 * (double)(h + 1) / (double)s->N));
+}
+
+void tg_linear_gates_fwd(const struct tg_ctx *ctx, const struct tg_linear_gates *s,
+                         const struct tg_mixer *m, size_t rows, const float *x, const float *u,
+                         float *k, const struct tg_linear_gate_values *v)
+{
+    struct tg_decay decay = decay_of(s);
+    if (projected(s))
+        project(ctx, s, m, rows, x, v);
+    if (s->kind == TG_LINEAR_DECAY)
+        tg_decay_fwd(ctx, &decay, rows, v->a, tg_mixer_param(m, "dt_bias"),
+                     tg_mixer_param(m, "A_log"), NULL, v->g);
+    for (size_t i = 0; s->kind == TG_LINEAR_SIGMOID && i < rows * gates_of(s); i++)
+        v->g[i] = tg_log_sigmoid(v->a[i]) / SIGMOID_ROOT;
+    if (s->kind == TG_LINEAR_FORGET)
+        forget(s, m, rows, u, k, v->g);
+    if (tg_linear_gates_kind(s) == TG_GATE_CONSTANT)
+        constant(s, m, v->g);
+    if (!s->beta)
+        return;
+    tg_linear_fwd(ctx, x, tg_mixer_param(m, "b.weight"), NULL, v->beta, rows, s->N, m->width);
+    for (size_t i = 0; i < rows * s->N; i++)
+        v->beta[i] = s->most * sigmoid(v->beta[i]);
+}
+
+size_t tg_linear_gates_scratch(const struct tg_linear_gates *s, size_t rows)
+{
+    struct tg_carve c = {NULL, 0};
+    tg_carve(&c, projected(s) ? rows * gates_of(s) : 0);
+    tg_carve(&c, projected(s) && s->low_rank ? rows * s->rank : 0);
+    return c.used;
+}
+
+void tg_linear_gates_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates *s,
+                         const struct tg_mixer *m, size_t rows, const float *x,
+                         const struct tg_linear_gate_values *v, float *dg, float *dbeta, float *dx,
+                         const struct tg_mixer_grads *d, float *scratch)
+{
+    struct tg_decay decay = decay_of(s);
+    struct tg_carve c = {scratch, 0};
+    float *da = tg_carve(&c, projected(s) ? rows * gates_of(s) : 0);
+    float *low = tg_carve(&c, projected(s) && s->low_rank ? rows * s->rank : 0);
+    if (s->kind == TG_LINEAR_DECAY)
+        tg_decay_bwd(ctx, &decay, rows, v->a, tg_mixer_param(m, "dt_bias"),
+                     tg_mixer_param(m, "A_log"), dg, NULL, da, tg_mixer_grad(m, d, "dt_bias"),
+                     tg_mixer_grad(m, d, "A_log"));
+    for (size_t i = 0; s->kind == TG_LINEAR_SIGMOID && i < rows * gates_of(s); i++)
+        da[i] = dg[i] / SIGMOID_ROOT * sigmoid(-v->a[i]);
+    if (projected(s))
+        project_bwd(ctx, s, m, rows, x, v, da, dx, d, low);
+    if (!s->beta)
+        return;
+    for (size_t i = 0; i < rows * s->N; i++)
+        dbeta[i] *= v->beta[i] * (1 - v->beta[i] / s->most);
+    tg_linear_bwd(ctx, x, tg_mixer_param(m, "b.weight"), dbeta, dx, 1,
+                  tg_mixer_grad(m, d, "b.weight"), NULL, rows, s->N, m->width);
+}
