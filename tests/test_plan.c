@@ -353,7 +353,7 @@ static void test_options_held(void **state)
         {"sink", {TG_DIM_H, TG_DIM_SINKS}, TG_PARAM_IF_SINKS},
         {"gate.bias", {TG_DIM_H}, TG_PARAM_IF_GATED},
         {"out_gate.weight", {TG_DIM_HV, TG_DIM_D}, TG_PARAM_IF_OUT_GATE},
-        {"norm.weight", {TG_DIM_HV}, 0},
+        {"norm.weight", {TG_DIM_HV}, TG_PARAM_IF_PLAIN_VALUES},
     };
     static const struct tg_mixer_schema all = {.name = "all",
                                                .flags = TG_MIXER_PLAN | TG_MIXER_BESIDE |

@@ -65,7 +65,7 @@ static bool has_kv(const struct tg_mixer_schema *s)
 }
 static bool has_denominator(const struct tg_mixer_schema *s)
 {
-    return s->flags & TG_MIXER_BESIDE && s->flags & TG_MIXER_FAR && has_param(s, "norm.weight");
+    return tg_schema_has(s, TG_PARAM_IF_PLAIN_VALUES);
 }
 static bool has_conv(const struct tg_mixer_schema *s)
 {
@@ -89,30 +89,32 @@ static bool has_beta(const struct tg_mixer_schema *s)
     return has_param(s, "b.weight");
 }
 
-/* Sizes that are no dimension of a parameter: a mixer has them if it gives a layer one. */
-static struct tg_recurrent_spec adopted(const struct tg_mixer_schema *s)
+/* A layer that the mixer made its own */
+static struct tg_layer_spec adopted(const struct tg_mixer_schema *s)
 {
     struct tg_layer_spec l = {.mixer = s,
                               .heads = 4,
                               .kv_heads = 2,
                               .head_dim = 16,
                               .rotary_dim = 16,
-                              .attn_scale = 0.25};
+                              .attn_scale = 0.25,
+                              .feature_map = TG_MAP_HEDGEHOG_SOFTMAX};
     if (s->adopt)
         s->adopt(&l);
-    return l.recurrent;
+    return l;
 }
+/* Sizes that are no dimension of a parameter: a mixer has them if it gives a layer one. */
 static bool has_partitions(const struct tg_mixer_schema *s)
 {
-    return adopted(s).partitions > 0;
+    return adopted(s).recurrent.partitions > 0;
 }
 static bool has_active(const struct tg_mixer_schema *s)
 {
-    return adopted(s).active > 0;
+    return adopted(s).recurrent.active > 0;
 }
 static bool has_chunk(const struct tg_mixer_schema *s)
 {
-    return adopted(s).chunk > 0;
+    return adopted(s).recurrent.chunk > 0;
 }
 
 const char *tg_plan_names_map(size_t i)
@@ -245,7 +247,8 @@ static void put_given(const struct tg_plan_layer *p, const struct tg_layer_spec 
             put((enum tg_plan_key)k, p->set[k].value, from, l);
     if (!has_map(p->mixer) || !tg_feature_map_has_weights(l->feature_map))
         l->feature_dim = 0;
-    else if (l->feature_dim == 0)
+    else if (l->feature_dim == 0 ||
+             (p->set[TG_PLAN_FEATURE_MAP].given && !p->set[TG_PLAN_FEATURE_DIM].given))
         l->feature_dim = tg_feature_dim_default(l->feature_map, l->head_dim);
 }
 
@@ -275,8 +278,8 @@ void tg_plan_defaults(struct tg_plan_layer *p)
         p->set[TG_PLAN_WINDOW] = tg_given((double)p->mixer->window);
     if (has_sinks(p->mixer))
         p->set[TG_PLAN_SINKS] = tg_given((double)p->mixer->sinks);
-    if (has_map(p->mixer) && !p->mixer->adopt)
-        p->set[TG_PLAN_FEATURE_MAP] = tg_given(TG_MAP_HEDGEHOG_SOFTMAX);
+    if (has_map(p->mixer))
+        p->set[TG_PLAN_FEATURE_MAP] = tg_given(adopted(p->mixer).feature_map);
 }
 
 static double value_or(const struct tg_plan_layer *p, enum tg_plan_key key, double fallback)
@@ -316,7 +319,7 @@ static int check_option(const struct tg_plan_layer *p, enum tg_plan_key key, siz
         why = " that is not gated";
     }
     enum tg_feature_map map =
-        (enum tg_feature_map)value_or(p, TG_PLAN_FEATURE_MAP, TG_MAP_HEDGEHOG_SOFTMAX);
+        (enum tg_feature_map)value_or(p, TG_PLAN_FEATURE_MAP, adopted(p->mixer).feature_map);
     if (key == TG_PLAN_FEATURE_DIM && !tg_feature_map_has_weights(map)) {
         hi = 0;
         why = " with a map without weights";
