@@ -255,17 +255,16 @@ static int fit_gains(struct tg_hybrid_run *r, struct tg_err *err)
  * run, so a run that goes on starts from the same student. */
 static int make_student(struct tg_hybrid_run *r, struct tg_err *err)
 {
-    const struct tg_hybrid_base *b = r->base;
-    struct tg_lookback look = {0};
-    int status = tg_calibrate_lookback(b->teacher.model, b->data->train, b->data->train_count,
-                                       (size_t)b->set->data.length, TG_LOOKBACK_WINDOWS, &look,
+    struct tg_hybrid_base *b = r->base;
+    int status = TG_OK;
+    if (!b->looked)
+        status = tg_calibrate_lookback(b->teacher.model, b->data->train, b->data->train_count,
+                                       (size_t)b->set->data.length, TG_LOOKBACK_WINDOWS, &b->look,
                                        &b->t->progress, err);
+    b->looked = status == TG_OK;
     if (status == TG_OK)
-        status = tg_surgery_apply(b->teacher.model, &r->plan, &look, &r->student, err);
-    if (status == TG_OK)
-        status = fit_gains(r, err);
-    tg_lookback_release(&look);
-    return status;
+        status = tg_surgery_apply(b->teacher.model, &r->plan, &b->look, &r->student, err);
+    return status == TG_OK ? fit_gains(r, err) : status;
 }
 
 static int train_step(struct tg_hybrid_run *r, struct tg_err *err)
@@ -426,6 +425,7 @@ void tg_hybrid_close(struct tg_hybrid_run *r)
 
 void tg_hybrid_release(struct tg_hybrid_base *b)
 {
+    tg_lookback_release(&b->look);
     tg_ids_release(&b->validation);
     tg_data_close(b->data);
     tg_subject_close(&b->teacher);

@@ -4,14 +4,8 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "linearize/mixers/latent.h"
 #include "linearize/surgery/surgery_internal.h"
-
-static void change_layer(const struct tg_plan_layer *p, const struct tg_layer_spec *from,
-                         size_t width, struct tg_layer_spec *to)
-{
-    tg_plan_layer_spec(p, from, to);
-    to->kv_rank = to->kv_rank < width ? to->kv_rank : width; /* adopt does not know D */
-}
 
 int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p,
                     struct tg_model_spec *student, struct tg_err *err)
@@ -25,7 +19,8 @@ int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p
     snprintf(student->base_family, sizeof student->base_family, "%s", teacher->base_family);
     for (size_t l = 0; l < p->count; l++)
         if (p->layers[l].mixer)
-            change_layer(&p->layers[l], &teacher->layers[l], teacher->width, &student->layers[l]);
+            tg_plan_layer_spec(&p->layers[l], teacher->width, &teacher->layers[l],
+                               &student->layers[l]);
     status = tg_spec_check(student, "plan", err);
     if (status)
         tg_spec_release(student);
@@ -140,13 +135,39 @@ static int inherit_param(const struct tg_model *teacher, const struct tg_lookbac
     return TG_OK;
 }
 
+/* The plan with the ranks that its errors allow, layers owned by `to` */
+static int settle_ranks(const struct tg_model *teacher, const struct tg_plan *p, struct tg_plan *to,
+                        struct tg_err *err)
+{
+    int status = tg_plan_check(p, &teacher->spec, "plan", err);
+    if (!status)
+        status = tg_plan_init(to, p->count, err);
+    for (size_t l = 0; l < p->count && !status; l++) {
+        struct tg_maybe *set = to->layers[l].set;
+        struct tg_mixer from;
+        size_t rank;
+        to->layers[l] = p->layers[l];
+        if (!set[TG_PLAN_RANK_ERROR].given)
+            continue;
+        tg_model_mixer(teacher, l, teacher->data, NULL, &from);
+        status = tg_latent_rank(&from, set[TG_PLAN_RANK_ERROR].value, &rank, err);
+        set[TG_PLAN_RANK_ERROR].given = false;
+        set[TG_PLAN_RANK] = tg_given((double)rank);
+    }
+    return status;
+}
+
 int tg_surgery_apply(const struct tg_model *teacher, const struct tg_plan *p,
                      const struct tg_lookback *look, struct tg_model **student, struct tg_err *err)
 {
     struct tg_model_spec spec = {0};
     struct tg_model *s = NULL;
     *student = NULL;
-    int status = tg_surgery_spec(&teacher->spec, p, &spec, err);
+    struct tg_plan settled = {0};
+    int status = settle_ranks(teacher, p, &settled, err);
+    if (!status)
+        status = tg_surgery_spec(&teacher->spec, &settled, &spec, err);
+    tg_plan_release(&settled);
     if (status)
         return status;
     status = tg_model_create(&s, &spec, &teacher->ctx, err);
