@@ -479,8 +479,6 @@ static void test_repeated_heads(void **state)
     float want[TOKENS * 16], got[TOKENS * 16];
     struct tg_err err = {0};
     (void)state;
-    one.set[TG_PLAN_WINDOW] = tg_given(TOKENS);
-    layers[0] = layers[1] = one;
     for (int norm = TG_QK_NONE; norm <= TG_QK_WIDE; norm++) {
         struct tg_model *t = teacher_with((enum tg_qk_norm)norm), *s;
         row.adopt = each_its_own;

@@ -203,9 +203,11 @@ void tg_linear_inherit(const struct tg_mixer *m, const struct tg_origin *o, size
                        float *data, size_t count)
 {
     const struct tg_linear_recipe *r = tg_mixer_find(m->spec->mixer)->recipe;
-    const char *name = m->spec->mixer->params[rule].name;
+    const char *name = m->spec->mixer->params[rule].name, *shared = "shared_";
     const struct start a = {m, o, rule, count, data};
     static const struct tg_mixer_start fixed[] = {{"alpha", 1}, {"sink", -4}, {NULL, 0}};
+    if (!strncmp(name, shared, strlen(shared))) /* sse's state for all tokens begins as the others */
+        name += strlen(shared);
     if (!strcmp(name, "conv.weight"))
         conv_weight(&a);
     else if (!strcmp(name, "norm.weight"))
@@ -220,7 +222,10 @@ void tg_linear_inherit(const struct tg_mixer *m, const struct tg_origin *o, size
         sigmoid_bias(&a);
     else if (!strcmp(name, "lower_bound"))
         lower_bound(&a);
-    else if (!strcmp(name, "f_a.weight") || !strcmp(name, "g_a.weight"))
+    else if (!strcmp(name, "partition.weight"))
+        random_rows(&a, (double)SMALL);
+    else if (!strcmp(name, "f_a.weight") || !strcmp(name, "g_a.weight") ||
+             !strcmp(name, "q2_a.weight") || !strcmp(name, "k2_a.weight"))
         random_rows(&a, 1 / sqrt((double)m->width));
     else if (m->spec->mixer->params[rule].flags & TG_PARAM_IF_MAP &&
              m->spec->feature_map == TG_MAP_TAYLOR)

@@ -7,7 +7,8 @@
  *   q, k, v = silu(conv(.))                   with a short convolution; or silu of some (recipe)
  *   q, k    = rot(.)                          unless the linear branch is plain
  *   q, k    = x / sqrt(|x|^2 + 1e-6)          recipe: unit; or phi(.), recipe: map
- *   o       = recurrence of kernels/recur.h, gates of linear_gates.h, beta = c sigmoid(x Wb^T)
+ *   o       = recurrence of kernels/recur.h, gates of linear_gates.h, beta = c sigmoid(x Wb^T);
+ *             recipe: sparse, that of sse.h
  *   l       = o / (the same sum over ones in place of v)     recipe: map, unless plain_values
  *           = norm(o) . f(z)                                 else; z = x Wz^T or (x Wga^T) Wgb^T
  *   y       = (l + alpha . w) Wo^T            alpha per head; output gate and bias as the layer has
@@ -33,6 +34,7 @@ struct tg_linear_recipe {
     enum tg_linear_gate gate;
     bool silu_q, silu_k, silu_v; /* without a convolution */
     bool unit, map;
+    bool sparse; /* states of which a token uses few (sse.h) */
     enum tg_linear_norm norm;
     enum tg_gate_fn z; /* f; TG_GATE_FN_NONE: no z */
     float scale;       /* of o; 0: K^-1/2 */
