@@ -212,6 +212,20 @@ static void adopt_kda(struct tg_layer_spec *l)
     l->recurrent.rank = l->head_dim;
 }
 
+/* Its keys are what a state reads and overwrites by: every head has its own. norm_eps is the paper's
+ * code's, of heads of any size. */
+static void adopt_rwkv7(struct tg_layer_spec *l)
+{
+    adopt_plain(l);
+    l->recurrent.rank = l->head_dim;
+    l->recurrent.norm_eps = 64e-5;
+}
+
+static size_t state_rwkv7(const struct tg_layer_spec *l)
+{
+    return l->heads * l->head_dim * tg_value_dim(l);
+}
+
 static void partition(struct tg_layer_spec *l)
 {
     l->recurrent.partitions = 4;

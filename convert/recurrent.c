@@ -74,6 +74,15 @@ static bool forgets(const struct tg_mixer_schema *mixer)
     return false;
 }
 
+/* RWKV-7's states read, overwrite and add by keys of their own. */
+static bool own_keys(const struct tg_mixer_schema *mixer)
+{
+    for (size_t i = 0; i < mixer->param_count; i++)
+        if (!strcmp(mixer->params[i].name, "k_k"))
+            return true;
+    return false;
+}
+
 static int check_sizes(const struct tg_layer_spec *l, const char *where, struct tg_err *err)
 {
     const struct tg_recurrent_spec *r = &l->recurrent;
@@ -150,6 +159,11 @@ int tg_recurrent_check(const struct tg_layer_spec *l, const char *where, struct 
         return tg_fail(err, TG_ERR_VALUE,
                        "%s: value heads %zu, kv_heads %zu: mixer %s has one value for each key", where,
                        tg_value_heads(l), l->kv_heads, l->mixer->name);
+    if ((l->kv_heads != l->heads || tg_value_heads(l) != l->heads) && own_keys(l->mixer))
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: kv_heads %zu, value heads %zu: mixer %s has a key and a value for each "
+                       "query head, both must be heads, %zu",
+                       where, l->kv_heads, tg_value_heads(l), l->mixer->name, l->heads);
     if (!(r->norm_eps >= 0 && r->norm_eps <= 1))
         return tg_fail(err, TG_ERR_VALUE, "%s: inner norm epsilon is %g, must be 0 to 1", where,
                        r->norm_eps);

@@ -9,6 +9,7 @@
 #include "tests/linear_ref.h"
 #include "tests/mla_ref.h"
 #include "tests/recurrent_ref.h"
+#include "tests/rwkv_ref.h"
 #include "tests/sparse_ref.h"
 
 /* What a row computes, by its name: the reference shares no code or table with linearize. */
@@ -36,7 +37,7 @@ static const struct row *row_of(const struct tg_mixer *m)
 bool tg_ref_knows(const struct tg_mixer *m)
 {
     return row_of(m) != NULL || tg_linear_ref_knows(m) || tg_recurrent_ref_knows(m) ||
-           tg_mla_ref_knows(m) || tg_elementwise_ref_knows(m);
+           tg_mla_ref_knows(m) || tg_elementwise_ref_knows(m) || tg_rwkv_ref_knows(m);
 }
 
 const double *tg_ref_param(const struct tg_ref *r, const char *name)
@@ -300,6 +301,10 @@ void tg_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const doub
     }
     if (tg_elementwise_ref_knows(r->mixer)) {
         tg_elementwise_ref_forward(r, b, x, y);
+        return;
+    }
+    if (tg_rwkv_ref_knows(r->mixer)) {
+        tg_rwkv_ref_forward(r, b, x, y);
         return;
     }
     if (tg_mla_ref_knows(r->mixer)) {

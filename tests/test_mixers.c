@@ -13,6 +13,7 @@
 #include "tests/linear_ref.h"
 #include "tests/mixers_ref.h"
 #include "tests/recurrent_ref.h"
+#include "tests/rwkv_ref.h"
 
 /* float32 rounds to 6e-8; the chains here are some hundred terms through exponentials. A gradient
  * is a sum of terms that cancel. */
@@ -215,6 +216,7 @@ static struct bench open_bench(const struct pair *p)
         p->schema->adopt(&t.spec);
     if (p->schema->flags & TG_MIXER_BESIDE)
         tg_linear_vary(&t.spec, (size_t)(s - shapes), s->G, s->window, s->sinks);
+    tg_rwkv_vary(&t.spec, (size_t)(s - shapes));
     if (!p->schema->adopt && p->schema->flags & TG_MIXER_RECURRENT)
         tg_recurrent_open(&t.spec);
     t.spec.kv_rank = t.spec.kv_rank < s->D ? t.spec.kv_rank : s->D;
