@@ -8,13 +8,13 @@
 struct tg_stage_io {
     struct tg_model *teacher, *student;
     const struct tg_stage_settings *set;
-    const bool *changed; /* [layers] whose mixer is not the teacher's */
-    const bool *wanted;  /* [params] which gradients are used */
-    float *grads;        /* params.floats, accumulated */
+    const bool *changed;   /* [layers] whose mixer is not the teacher's */
+    const bool *wanted;    /* [params] which gradients are used */
+    float *grads;          /* params.floats, accumulated */
     const int32_t *labels; /* [rows] targets, -1: none; NULL: the next tokens */
-    float weight;        /* multiply the loss's gradient by this (1 / micro-batches of the step) */
-    void *memory;        /* the stage's own, from begin */
-    double *layer_loss;  /* [layers] align: relative error per layer, accumulated; may be NULL */
+    float weight;       /* multiply the loss's gradient by this (1 / micro-batches of the step) */
+    void *memory;       /* the stage's own, from begin */
+    double *layer_loss; /* [layers] align: relative error per layer, accumulated; may be NULL */
 };
 struct tg_stage {
     const char *name, *summary;

@@ -184,7 +184,8 @@ enum { SHAPES = sizeof shapes / sizeof *shapes };
 static void test_output(void **state)
 {
     double distance[H], entropy[H], size;
-    const struct tg_attention_stats known = {distance, entropy}, *const stats[2] = {&known, NULL};
+    const struct tg_attention_stats known = {.distance = distance, .entropy = entropy},
+                                    *const stats[2] = {&known, NULL};
     (void)state;
     for (size_t h = 0; h < H; h++) {
         distance[h] = (T - 1) / 4.0;
@@ -236,7 +237,7 @@ static void test_first_order(void **state)
 {
     enum { N = H * K };
     double distance[H] = {2, 6, 12, 30}, entropy[H] = {1, 2, 3, 3}, o[N];
-    const struct tg_attention_stats stats = {distance, entropy};
+    const struct tg_attention_stats stats = {.distance = distance, .entropy = entropy};
     (void)state;
     struct pair p = open_pair(&(struct shape){.G = H}, NULL);
     float *w = (float *)(uintptr_t)tg_mixer_param(&p.from, "q.weight");
@@ -329,7 +330,7 @@ static void test_means(void **state)
 static void test_decays(void **state)
 {
     double distance[H] = {0.5, 3, 40, 2000}, entropy[H] = {0.1, 1, 2, 5};
-    const struct tg_attention_stats stats = {distance, entropy};
+    const struct tg_attention_stats stats = {.distance = distance, .entropy = entropy};
     double last = 1e-3;
     (void)state;
     struct pair p = open_pair(&shapes[0], &stats);

@@ -11,17 +11,20 @@
 #include "tests/check.h"
 #include "tests/guard.h"
 
-enum { D = 24, H = 4, G = 2, K = 6, T = 70, WINDOW = 9, CHUNK = 16 };
+enum { D = 24, H = 4, G = 2, K = 6, V = 5, T = 70, WINDOW = 9, CHUNK = 16 };
 
 static const double SAME = 1e-6;
 
 static const struct tg_layer_spec SOFTMAX = {.heads = H,
                                              .kv_heads = G,
                                              .head_dim = K,
+                                             .value_dim = V,
                                              .rotary_dim = 4,
                                              .feature_dim = 5,
                                              .qk_norm = TG_QK_HEAD,
                                              .attn_scale = 0.4,
+                                             .attn_softcap = 3,
+                                             .output_gate = true,
                                              .mlp_dim = 1};
 
 struct layer {
@@ -207,23 +210,24 @@ static void test_none_picked(void **state)
     static const size_t whole[] = {0, T};
     struct layer l;
     float x[T * D], y[T * D], dx[T * D];
-    double want[T * D] = {0}, e[H * K] = {0};
+    double want[T * D] = {0}, e[H * V] = {0};
     (void)state;
     open_layer(&l, "sma");
     set(&l, "router.bias", -100);
     set(&l, "q.weight", NAN);
+    set(&l, "out_gate.weight", 0); /* a half of everything */
     run(&l, 1, whole, y, dx);
     tg_fill_random(x, (size_t)T * D, 1);
     const float *wv = tg_mixer_param(&l.m, "v.weight"), *wo = tg_mixer_param(&l.m, "o.weight");
     const float *decay = tg_mixer_param(&l.m, "decay"), *skip = tg_mixer_param(&l.m, "skip");
     for (size_t t = 0; t < T; t++)
-        for (size_t c = 0; c < (size_t)H * K; c++) {
+        for (size_t c = 0; c < (size_t)H * V; c++) {
             double v = 0, a = 1 / (1 + exp(-(double)decay[c]));
             for (size_t i = 0; i < D; i++)
-                v += (double)wv[(c / K / (H / G) * K + c % K) * D + i] * (double)x[t * D + i];
+                v += (double)wv[(c / V / (H / G) * V + c % V) * D + i] * (double)x[t * D + i];
             e[c] = a * e[c] + (1 - a) * v;
             for (size_t i = 0; i < D; i++)
-                want[t * D + i] += (double)wo[i * H * K + c] * (double)skip[c] * e[c];
+                want[t * D + i] += (double)wo[i * H * V + c] / 2 * (double)skip[c] * e[c];
         }
     assert_below(tg_rel_error_fd(y, want, (size_t)T * D), SAME, "averages");
     close_layer(&l);
@@ -242,8 +246,8 @@ static void test_distance(void **state)
     const float *decay = begin_with(&sma, &stats, "decay");
     for (size_t h = 0; h < H; h++) {
         assert_below(fabs(1 / (1 + exp(-(double)bias[h])) - kept[h]), 1e-6, "gate");
-        for (size_t c = 0; c < K; c++)
-            assert_true(decay[h * K + c] == bias[h]);
+        for (size_t c = 0; c < V; c++)
+            assert_true(decay[h * V + c] == bias[h]);
     }
     assert_true(begin_with(&block, NULL, "gate.bias")[0] == 5);
     close_layer(&block);

@@ -16,14 +16,15 @@ static const char *choice(size_t i)
 
 struct settings {
     struct tg_texts mixers;
-    int64_t vocab, length, pairs, width, heads, layers, window, steps, batch, test;
+    int64_t vocab, length, pairs, width, heads, layers, steps, batch, test;
     double lr, decay, enough, least;
     bool tied;
+    struct tg_maybe set[TG_PLAN_KEYS];
 };
 #define AT(field) offsetof(struct settings, field)
 static const struct tg_option options[] = {
-    {0, "mixer", TG_OPT_WORDS, AT(mixers), "softmax,gated_window", "LIST", "mixers to compare", 0,
-     0, choice, false},
+    {0, "mixer", TG_OPT_WORDS, AT(mixers), "softmax,deltanet,gated_deltanet,kda", "LIST",
+     "mixers to compare", 0, 0, choice, false},
     {0, "length", TG_OPT_COUNT, AT(length), "64", "T", "tokens of an example", 4, 1 << 20, NULL,
      false},
     {0, "pairs", TG_OPT_COUNT, AT(pairs), "8", "K",
@@ -37,10 +38,6 @@ static const struct tg_option options[] = {
     {0, "width", TG_OPT_INT, AT(width), "64", "D", "of the hidden states", 2, 8192, NULL, false},
     {0, "heads", TG_OPT_INT, AT(heads), "2", "H", "of attention; a head has D / H channels", 1, 256,
      NULL, false},
-    {0, "window", TG_OPT_COUNT, AT(window), "0", "W",
-     "sliding window of mixers that have one; 0: a quarter of the length, or none where it may be "
-     "left out",
-     0, 1 << 20, NULL, false},
     {0, "tied", TG_OPT_FLAG, AT(tied), NULL, NULL, "the head is the embedding", 0, 0, NULL, false},
     {0, "steps", TG_OPT_COUNT, AT(steps), "4000", "N",
      "updates at most; the learning rate falls to 0 over them", 1, 1e9, NULL, false},
@@ -54,6 +51,10 @@ static const struct tg_option options[] = {
     {0, "test", TG_OPT_COUNT, AT(test), "512", "N", "examples of the test", 1, 1e7, NULL, false},
     {0, "at-least", TG_OPT_NUM, AT(least), "0", "A",
      "exit status 3 if a mixer's accuracy is below this", 0, 1, NULL, false},
+#define TG_PLAN_OPTION(id, name, flag, choice, lo, hi, has, store, meta, help)                     \
+    {0, flag, TG_OPT_MAYBE, AT(set[TG_PLAN_##id]), NULL, meta, help, lo, hi, choice, false},
+#include "linearize/surgery/options.def"
+#undef TG_PLAN_OPTION
     {0},
 };
 #undef AT
@@ -103,16 +104,35 @@ static int make_model(const struct tg_tool *t, const struct settings *set, const
     struct tg_plan_options o = {.mixer = name, .keep = "none", .sinks = -1};
     if (mixer == spec->layers[0].mixer)
         return tg_surgery_random(spec, NULL, &t->ctx, start_size, (uint64_t)t->set.seed, out, err);
-    if (mixer->flags & TG_MIXER_WINDOW)
-        o.window = set->window ? (size_t)set->window : (size_t)set->length / 4;
-    else if (mixer->flags & TG_MIXER_BESIDE)
-        o.window = (size_t)set->window;
+    for (size_t k = 0; k < TG_PLAN_KEYS; k++)
+        if (tg_plan_rows[k].has(mixer))
+            o.set[k] = set->set[k];
+    const struct tg_maybe quarter = tg_given((double)(set->length / 4));
+    if (mixer->flags & TG_MIXER_WINDOW && !o.set[TG_PLAN_WINDOW].given)
+        o.set[TG_PLAN_WINDOW] = quarter;
+    if (tg_plan_rows[TG_PLAN_CHUNK].has(mixer) && !o.set[TG_PLAN_CHUNK].given)
+        o.set[TG_PLAN_CHUNK] = quarter;
     int status = tg_plan_make(&plan, spec, &o, NULL, err);
     if (status == TG_OK)
         status =
             tg_surgery_random(spec, &plan, &t->ctx, start_size, (uint64_t)t->set.seed, out, err);
     tg_plan_release(&plan);
     return status;
+}
+
+/* An option of mixers that none of those named has would be ignored silently. */
+static int check_options(const struct settings *set, struct tg_err *err)
+{
+    for (size_t k = 0; k < TG_PLAN_KEYS; k++) {
+        bool used = !set->set[k].given;
+        for (size_t i = 0; i < set->mixers.count && !used; i++) {
+            const struct tg_mixer_schema *mixer = tg_mixer_schema_find(set->mixers.items[i]);
+            used = mixer->flags & TG_MIXER_PLAN && tg_plan_rows[k].has(mixer);
+        }
+        if (!used)
+            return tg_usage(err, "option %s: none of the mixers has it", tg_plan_rows[k].name);
+    }
+    return TG_OK;
 }
 
 static int measure(struct tg_tool *t, const struct settings *set, struct tg_mqar *task,
@@ -193,7 +213,9 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     size_t count = set->mixers.count;
     if (count > sizeof rows / sizeof *rows)
         return tg_usage(err, "--mixer names more than 32");
-    int status = base_spec(set, layers, &spec, err);
+    int status = check_options(set, err);
+    if (status == TG_OK)
+        status = base_spec(set, layers, &spec, err);
     if (status == TG_OK)
         status =
             tg_mqar_init(&task, (size_t)set->vocab, (size_t)set->length, (size_t)set->pairs, err);
@@ -221,7 +243,11 @@ const struct tg_command tg_cmd_mqar = {
         "asked once among other tokens. Each mixer gets a model of its own layers, with random "
         "weights, and fresh examples by\n"
         "the same seed. Accuracy is the share of a test's questions whose value is the most likely "
-        "token.",
+        "token.\n"
+        "The options after --at-least are those of a plan (tegu plan): each goes to the mixers "
+        "that "
+        "have it. Without, windows and\n"
+        "chunks are a quarter of the length.",
     .settings_size = sizeof(struct settings),
     .groups = {{options, 0}},
     .run = run,

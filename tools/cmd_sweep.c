@@ -13,6 +13,7 @@
 #include "tools/output.h"
 #include "tools/settings_json.h"
 #include "tools/sweep.h"
+#include "tools/sweep_choices.h"
 
 struct settings {
     const char *out;
@@ -56,20 +57,11 @@ static const struct tg_run_files shared_files[] = {
     {"rank", "rank.json"}, {"stages", ""},  {"validation", ""}, {NULL, NULL},
 };
 
-/* One run to be made */
-struct choice {
-    struct tg_plan_flags flags;
-    struct tg_plan_request ask;
-    char mixer[96], keep[96], name[160];
-};
 struct job {
     struct tg_tool *t;
     struct settings *set;
     struct tg_hybrid_base base;
-    char (*keeps)[96]; /* owned, [keep_count] */
-    size_t keep_count;
-    struct choice *choices; /* owned, [choice_count]: mixers within keeps */
-    size_t choice_count;
+    struct tg_sweep_choices choices;
     char stages[2][48];
     const char *stage_texts[2];
     bool made_out;
@@ -97,108 +89,13 @@ static int split_tokens(struct job *j, struct tg_err *err)
     return TG_OK;
 }
 
-/* "every:4", "none": such an item of --keep is a choice of its own; others belong to one list. */
-static bool stands_alone(const char *item)
-{
-    return strchr(item, ':') || strcmp(item, "none") == 0;
-}
-
-static int add_keep(struct job *j, const char *item, bool joins, struct tg_err *err)
-{
-    char *last = j->keep_count ? j->keeps[j->keep_count - 1] : NULL;
-    size_t used = joins ? strlen(last) : 0;
-    if (used + strlen(item) + 2 > sizeof j->keeps[0])
-        return tg_usage(err, "option --keep: '%.100s' is too long", item);
-    if (joins) {
-        snprintf(last + used, sizeof j->keeps[0] - used, ",%s", item);
-        return TG_OK;
-    }
-    char(*more)[96] = tg_alloc_array(j->keep_count + 1, sizeof *more);
-    if (!more)
-        return tg_fail(err, TG_ERR_NOMEM, "no memory for the choices");
-    for (size_t i = 0; i < j->keep_count; i++)
-        memcpy(more[i], j->keeps[i], sizeof *more);
-    snprintf(more[j->keep_count++], sizeof *more, "%s", item);
-    tg_free(j->keeps);
-    j->keeps = more;
-    return TG_OK;
-}
-
-static int read_keeps(struct job *j, struct tg_err *err)
-{
-    int status = TG_OK;
-    for (size_t i = 0; i < j->set->keeps.count && status == TG_OK; i++) {
-        char *copy = tg_strdup(j->set->keeps.items[i]), *rest = copy;
-        bool in_list = false;
-        if (!copy)
-            return tg_fail(err, TG_ERR_NOMEM, "no memory for the choices");
-        for (char *item; status == TG_OK && (item = strsep(&rest, ","));) {
-            bool alone = stands_alone(item);
-            status = add_keep(j, item, in_list && !alone, err);
-            in_list = !alone;
-        }
-        tg_free(copy);
-    }
-    return status;
-}
-
-/* "lolcats:window=32" and "ratio:3" as a folder: "lolcats-window=32.ratio-3" */
-static void name_run(const char *mixer, const char *keep, const char *more, char *buf, size_t size)
-{
-    snprintf(buf, size, "%s.%s%s", mixer, keep, more);
-    for (char *c = buf; *c; c++)
-        *c = *c == ':' ? '-' : *c == ',' ? '+' : *c == '/' ? '_' : *c;
-}
-
-static int read_choice(struct choice *c, const char *mixer, const char *keep, struct tg_err *err)
-{
-    struct tg_plan_layer layer;
-    char text[sizeof c->mixer];
-    if (strlen(mixer) >= sizeof c->mixer)
-        return tg_usage(err, "option --mixers: '%.100s' is too long", mixer);
-    snprintf(c->mixer, sizeof c->mixer, "%s", mixer);
-    snprintf(c->keep, sizeof c->keep, "%s", keep);
-    name_run(mixer, keep, "", c->name, sizeof c->name);
-    snprintf(text, sizeof text, "%s", mixer);
-    for (char *at = text; *at; at++)
-        *at = *at == ':' ? ',' : *at;
-    if (tg_plan_mixer_read(text, &layer, err) != TG_OK) {
-        tg_err_prefix(err, "option --mixers");
-        return TG_EXIT_USAGE;
-    }
-    c->flags.mixer = layer.mixer->name;
-    c->flags.keep = c->keep;
-    memcpy(c->flags.set, layer.set, sizeof layer.set);
-    return tg_plan_flags_read(&c->flags, &c->ask, err);
-}
-
-static int read_choices(struct job *j, struct tg_err *err)
-{
-    const struct tg_texts *mixers = &j->set->mixers;
-    int status = read_keeps(j, err);
-    if (status)
-        return status;
-    j->choice_count = mixers->count * j->keep_count;
-    j->choices = tg_alloc_array(j->choice_count, sizeof *j->choices);
-    if (!j->choices)
-        return tg_fail(err, TG_ERR_NOMEM, "no memory for %zu runs", j->choice_count);
-    for (size_t i = 0; i < j->choice_count && status == TG_OK; i++) {
-        status = read_choice(&j->choices[i], mixers->items[i % mixers->count],
-                             j->keeps[i / mixers->count], err);
-        for (size_t k = 0; k < i && status == TG_OK; k++)
-            if (strcmp(j->choices[k].name, j->choices[i].name) == 0)
-                status = tg_usage(err, "%s with --keep %s is asked for twice", j->choices[i].mixer,
-                                  j->choices[i].keep);
-    }
-    return status;
-}
-
 static int check_plans(struct job *j, struct tg_err *err)
 {
-    for (size_t i = 0; i < j->choice_count; i++) {
-        int status = tg_hybrid_check_plan(&j->base, &j->choices[i].ask.options, err);
+    for (size_t i = 0; i < j->choices.count; i++) {
+        int status = tg_hybrid_check_plan(&j->base, &j->choices.items[i].ask.options, err);
         if (status) {
-            tg_err_prefix(err, "%s, --keep %s", j->choices[i].mixer, j->choices[i].keep);
+            tg_err_prefix(err, "%s, --keep %s", j->choices.items[i].mixer,
+                          j->choices.items[i].keep);
             return status;
         }
     }
@@ -213,7 +110,7 @@ static int prepare(struct job *j, struct tg_err *err)
     if (status == TG_OK)
         status = tg_hybrid_check(&j->base, err);
     if (status == TG_OK)
-        status = read_choices(j, err);
+        status = tg_sweep_choices_read(&j->choices, &j->set->mixers, &j->set->keeps, err);
     if (status == TG_OK)
         status = tg_output_apart(j->set->out, j->base.teacher_path, err);
     if (status == TG_OK)
@@ -363,7 +260,7 @@ static int measure_window(struct job *j, const char *keep, size_t window, struct
     struct tg_model *model = NULL;
     snprintf(row.mixer, sizeof row.mixer, "window:window=%zu", window);
     snprintf(row.keep, sizeof row.keep, "%s", keep);
-    name_run(row.mixer, keep, ".untrained", row.name, sizeof row.name);
+    tg_sweep_name(row.mixer, keep, ".untrained", row.name, sizeof row.name);
     if (window == 0 || tg_sweep_find(&j->found, row.name))
         return TG_OK;
     tg_note(j->t, "measuring an untrained window of %zu, keep %s", window, keep);
@@ -380,7 +277,7 @@ static int measure_window(struct job *j, const char *keep, size_t window, struct
 
 static int make_run(struct job *j, size_t i, struct tg_err *err)
 {
-    struct choice *c = &j->choices[i];
+    struct tg_sweep_choice *c = &j->choices.items[i];
     struct tg_sweep_row row = {.trained = true};
     char *out = tg_path_join(j->set->out, c->name);
     struct tg_hybrid_run r = {.base = &j->base,
@@ -390,7 +287,7 @@ static int make_run(struct job *j, size_t i, struct tg_err *err)
                               .rank_path = j->rank_path,
                               .among_others = true};
     bool done = tg_sweep_find(&j->found, c->name) != NULL;
-    tg_note(j->t, "run %zu of %zu: %s, keep %s%s", i + 1, j->choice_count, c->mixer, c->keep,
+    tg_note(j->t, "run %zu of %zu: %s, keep %s%s", i + 1, j->choices.count, c->mixer, c->keep,
             done ? ": done" : "");
     if (done || !out) {
         tg_free(out);
@@ -440,10 +337,11 @@ static int work(struct job *j, struct tg_err *err)
     int status = tg_hybrid_open_data(&j->base, j->sample_path, err);
     if (status == TG_OK)
         status = measure_teacher(j, err);
-    for (size_t k = 0; k < j->keep_count; k++)
+    for (size_t k = 0; k < j->choices.keep_count; k++)
         for (size_t w = 0; w < j->set->baselines.count && status == TG_OK; w++)
-            status = measure_window(j, j->keeps[k], (size_t)j->set->baselines.items[w], err);
-    for (size_t i = 0; i < j->choice_count && status == TG_OK; i++)
+            status =
+                measure_window(j, j->choices.keeps[k], (size_t)j->set->baselines.items[w], err);
+    for (size_t i = 0; i < j->choices.count && status == TG_OK; i++)
         status = make_run(j, i, err);
     return status == TG_OK ? show(j, err) : status;
 }
@@ -454,8 +352,7 @@ static void release(struct job *j)
     tg_free(j->lines_path);
     tg_free(j->rank_path);
     tg_free(j->sample_path);
-    tg_free(j->choices);
-    tg_free(j->keeps);
+    tg_sweep_choices_release(&j->choices);
     tg_run_dir_close(&j->dir);
     tg_hybrid_release(&j->base);
 }

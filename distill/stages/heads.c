@@ -14,7 +14,7 @@ struct heads {
     float *teacher_logits, *student_logits;           /* [chunk,N] */
     float *scratch;                                   /* [threads,N] for a share of cross-entropy */
     double *row_loss;                                 /* [chunk] */
-    int32_t *next;                                    /* [rows] what each row is to give; -1: nothing */
+    int32_t *next; /* [rows] what each row is to give; -1: nothing */
     size_t chunk;
 };
 

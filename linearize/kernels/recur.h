@@ -61,6 +61,7 @@ static inline size_t tg_recur_state(const struct tg_recur *r)
 {
     return r->H * r->K * r->V;
 }
+size_t tg_recur_chunk_rows(const struct tg_recur *r); /* of a chunk, the default included */
 /* floats of scratch for fwd and bwd, and of what fwd saves for bwd (states at chunk boundaries) */
 size_t tg_recur_work(const struct tg_recur *r, int threads);
 size_t tg_recur_saved(const struct tg_recur *r, const struct tg_batch *batch);

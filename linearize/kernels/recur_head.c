@@ -23,22 +23,26 @@
 
 #include "linearize/kernels/recur_chunk.h"
 
-enum { DEFAULT_CHUNK = 64, BLOCK = TG_RECUR_BLOCK };
+enum { LONG_CHUNK = 64, SHORT_CHUNK = 32, SMALL_STATE = 64 * 64, BLOCK = TG_RECUR_BLOCK };
 
-static size_t chunk_of(const struct tg_recur *r)
+/* Rules that solve for values spend more inside a chunk; but a state is kept for each chunk, so
+ * chunks are short only where states are small. */
+size_t tg_recur_chunk_rows(const struct tg_recur *r)
 {
-    return r->chunk ? r->chunk : DEFAULT_CHUNK;
+    if (r->chunk)
+        return r->chunk;
+    return r->rule != TG_RULE_OUTER && r->K * r->V <= SMALL_STATE ? SHORT_CHUNK : LONG_CHUNK;
 }
 
 size_t tg_recur_head_work(const struct tg_recur *r)
 {
     struct tg_recur_chunk s;
-    return tg_recur_chunk_lay(r, chunk_of(r), NULL, &s);
+    return tg_recur_chunk_lay(r, tg_recur_chunk_rows(r), NULL, &s);
 }
 
 size_t tg_recur_head_saved(const struct tg_recur *r, size_t n)
 {
-    size_t C = chunk_of(r);
+    size_t C = tg_recur_chunk_rows(r);
     return (n + C - 1) / C * r->K * r->V;
 }
 
@@ -156,7 +160,7 @@ static void chunk_fwd(const struct tg_recur_head *a, size_t t, bool empty, bool 
 void tg_recur_head_fwd(const struct tg_kernels *kern, const struct tg_recur_head *a, float *o,
                        float *state, float *saved, float *work)
 {
-    size_t C = chunk_of(a->r), size = a->r->K * a->r->V;
+    size_t C = tg_recur_chunk_rows(a->r), size = a->r->K * a->r->V;
     struct tg_recur_chunk s = {.kern = kern};
     tg_recur_chunk_lay(a->r, C, work, &s);
     float *S = state ? state : s.S;
@@ -303,7 +307,7 @@ void tg_recur_head_bwd(const struct tg_kernels *kern, const struct tg_recur_head
                        const float *saved, const float *dout, const struct tg_recur_grads *d,
                        float *dstate, float *work)
 {
-    size_t C = chunk_of(a->r), size = a->r->K * a->r->V;
+    size_t C = tg_recur_chunk_rows(a->r), size = a->r->K * a->r->V;
     struct tg_recur_chunk s = {.kern = kern};
     tg_recur_chunk_lay(a->r, C, work, &s);
     float *dS = dstate ? dstate : s.S;

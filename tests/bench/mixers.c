@@ -7,8 +7,10 @@
 #include <time.h>
 
 #include "base/mem.h"
+#include "convert/params.h"
 #include "linearize/kernels/gemm.h"
 #include "linearize/kernels/recur.h"
+#include "linearize/mixers/mixer.h"
 
 enum { HEADS = 4, SHORT = 4096, LONG = 32768, SIDE = 512 };
 
@@ -125,7 +127,7 @@ static bool fill(struct run *x, const size_t *count)
 /* Operations of a token and head, see docs/benchmarks.md */
 static struct sample operations(const struct tg_recur *r)
 {
-    double C = 64, K = (double)r->K, V = (double)r->V;
+    double C = (double)tg_recur_chunk_rows(r), K = (double)r->K, V = (double)r->V;
     switch (r->rule) {
     case TG_RULE_OUTER:
         return (struct sample){C * (K + V) + 4 * K * V, C * (4 * K + 3 * V) + 12 * K * V};
@@ -192,6 +194,147 @@ static void recurrences(int threads, double sgemm)
     }
 }
 
+/* A layer of 4 heads as the row makes it of a softmax layer */
+struct layer {
+    struct tg_ctx ctx;
+    const struct tg_mixer_ops *ops;
+    struct tg_layer_spec spec;
+    struct tg_mixer m;
+    struct tg_mixer_grads d;
+    size_t begin[2];
+    struct tg_batch b;
+    float *param[TG_MIXER_MAX_PARAMS], *cosine, *sine, *x, *y, *dx, *saved, *work;
+    double products; /* operations of the weights for a token */
+};
+
+static void whole(void *ud, bool backward)
+{
+    const struct layer *l = ud;
+    l->ops->forward(&l->ctx, &l->m, &l->b, l->x, l->y, backward ? l->saved : NULL, l->work);
+    if (backward)
+        l->ops->backward(&l->ctx, &l->m, &l->b, l->x, l->y, l->saved, l->dx, &l->d, l->work);
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* Weights of about width^-1/2, norms of 1 */
+static bool open_params(struct layer *l)
+{
+    struct tg_layer_spec layer = l->spec;
+    struct tg_model_spec spec = {.vocab = 1,
+                                 .width = l->m.width,
+                                 .norm.eps = 1e-5,
+                                 .ropes = {{.theta = 10000}},
+                                 .layer_count = 1,
+                                 .layers = &layer};
+    struct tg_param_list list;
+    struct tg_err err = {0};
+    bool complete = true;
+    layer.mlp_dim = 1;
+    if (tg_params_of(&spec, &list, &err) != TG_OK) {
+        printf("%s: %s\n", layer.mixer->name, err.msg);
+        return false;
+    }
+    for (size_t i = 0; i < layer.mixer->param_count; i++) {
+        const char *rule = layer.mixer->params[i].name;
+        char name[80];
+        snprintf(name, sizeof name, "layers.0.mixer.%s", rule);
+        const struct tg_param *p = tg_params_find(&list, name);
+        if (!p)
+            continue;
+        float scale = 1 / sqrtf((float)l->m.width);
+        l->param[i] = numbers(p->count, (unsigned)i);
+        l->d.param[i] = tg_alloc_array(p->count + 1, sizeof(float));
+        complete = complete && l->param[i] && l->d.param[i];
+        for (size_t x = 0; l->param[i] && x < p->count; x++)
+            l->param[i][x] = strstr(rule, "norm") ? 1 : scale * l->param[i][x];
+        l->m.param[i] = l->param[i];
+        l->products += ends_with(rule, ".weight") ? 2 * (double)p->count : 0;
+    }
+    tg_params_release(&list);
+    return complete;
+}
+
+static void close_layer(struct layer *l)
+{
+    for (size_t i = 0; i < TG_MIXER_MAX_PARAMS; i++) {
+        tg_free(l->param[i]);
+        tg_free(l->d.param[i]);
+    }
+    float *used[] = {l->cosine, l->sine, l->x, l->y, l->dx, l->saved, l->work};
+    for (size_t i = 0; i < sizeof used / sizeof *used; i++)
+        tg_free(used[i]);
+}
+
+static bool open_layer(struct layer *l, const struct tg_mixer_schema *schema, size_t K, int threads)
+{
+    const size_t T = SHORT, D = HEADS * K, half = K / 2;
+    *l = (struct layer){.ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), threads},
+                        .ops = tg_mixer_find(schema),
+                        .begin = {0, T}};
+    l->spec = (struct tg_layer_spec){.mixer = schema,
+                                     .heads = HEADS,
+                                     .kv_heads = HEADS,
+                                     .head_dim = K,
+                                     .rotary_dim = K,
+                                     .window = schema->window,
+                                     .sinks = schema->sinks,
+                                     .feature_dim = schema->flags & TG_MIXER_FAR ? K : 0,
+                                     .attn_scale = 1 / sqrt((double)K)};
+    if (schema->adopt)
+        schema->adopt(&l->spec);
+    l->b = (struct tg_batch){1, l->begin, NULL};
+    l->cosine = tg_alloc_floats(T * half);
+    l->sine = tg_alloc_floats(T * half);
+    for (size_t i = 0; l->cosine && l->sine && i < T * half; i++) {
+        double angle = (double)(i / half) * pow(10000, -(double)(i % half) / (double)half);
+        l->cosine[i] = (float)cos(angle);
+        l->sine[i] = (float)sin(angle);
+    }
+    l->m = (struct tg_mixer){.spec = &l->spec,
+                             .width = D,
+                             .norm_eps = 1e-5F,
+                             .rope_cos = l->cosine,
+                             .rope_sin = l->sine};
+    if (!open_params(l))
+        return false;
+    size_t forward = l->ops->work_floats(&l->m, &l->b, threads, false);
+    size_t backward = l->ops->work_floats(&l->m, &l->b, threads, true);
+    l->x = numbers(T * D, 1);
+    l->y = tg_alloc_floats(T * D);
+    l->dx = tg_alloc_floats(T * D);
+    l->saved = tg_alloc_floats(l->ops->saved_floats(&l->m, &l->b) + 1);
+    l->work = tg_alloc_floats((forward > backward ? forward : backward) + 1);
+    return l->cosine && l->sine && l->x && l->y && l->dx && l->saved && l->work;
+}
+
+/* Rows that a plan gives, and what they replace */
+static void mixers(int threads, double sgemm)
+{
+    printf("\n| mixer | head | forward | of sgemm | with backward | of sgemm |\n"
+           "|---|---|---|---|---|---|\n");
+    for (size_t K = 64; K <= 128; K *= 2)
+        for (size_t i = 0; tg_mixer_schemas[i]; i++) {
+            const struct tg_mixer_schema *schema = tg_mixer_schemas[i];
+            struct layer l;
+            if (!(schema->flags & (TG_MIXER_TEACHER | TG_MIXER_PLAN)))
+                continue;
+            if (open_layer(&l, schema, K, threads)) {
+                struct sample s = time_of(threads, whole, &l);
+                double all = (double)SHORT * l.products / sgemm;
+                printf("| `%s` | %zu | %.0f | %.0f%% | %.0f | %.0f%% |\n", schema->name, K,
+                       SHORT / s.forward, 100 * all / s.forward, SHORT / s.both,
+                       300 * all / s.both);
+                fflush(stdout);
+            }
+            close_layer(&l);
+        }
+}
+
 int main(void)
 {
     tg_gemm_init();
@@ -200,6 +343,7 @@ int main(void)
         printf("\n%d thread%s, OpenBLAS core %s, sgemm %.0f GFLOP/s, 4 heads, %d tokens\n", threads,
                threads > 1 ? "s" : "", tg_gemm_core(), 1e-9 * sgemm, SHORT);
         recurrences(threads, sgemm);
+        mixers(threads, sgemm);
     }
     return 0;
 }

@@ -4,3 +4,5 @@ refused 1 '*mqar: 17 pairs must be in \[1, 16\]*' tegu mqar --pairs 17
 refused 1 '*a vocabulary of 16 has no 8 keys*' tegu mqar --vocab 16
 refused 2 '*--width 65 must be an even multiple of --heads 2*' tegu mqar --width 65
 refused 2 "*mixer: 'soft' is not one of softmax, *" tegu mqar --mixer soft
+refused 2 "*option chunk: none of the mixers has it*" tegu mqar --mixer softmax,linear --chunk 4
+refused 1 '*window 0 is not in*' tegu mqar --mixer window --window 0

@@ -160,7 +160,7 @@ struct labels {
 
 static bool is_free(const struct labels *l, double x, double y, double w)
 {
-    if (x < LEFT || x + w > WIDTH || y < TOP + 8 || y > HEIGHT - BOTTOM)
+    if (x < LEFT || x + w > WIDTH || y < TOP + 8 || y > HEIGHT - BOTTOM + 4)
         return false;
     for (size_t i = 0; i < l->count; i++)
         if (x < l->taken[i].x + l->taken[i].w && x + w > l->taken[i].x &&
