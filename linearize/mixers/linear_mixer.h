@@ -55,7 +55,7 @@ size_t tg_linear_mixer_step_work(const struct tg_mixer *m, const struct tg_batch
 void tg_linear_mixer_step(const struct tg_ctx *ctx, const struct tg_mixer *m,
                           const struct tg_batch *b, size_t capacity, const float *x,
                           float *const *states, float *y, float *work);
-/* First values (docs/mixers/inherit.md) */
+/* First values (docs/mixers/linear.md) */
 void tg_linear_inherit(const struct tg_mixer *m, const struct tg_origin *o, size_t rule,
                        float *data, size_t count);
 
