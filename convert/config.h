@@ -12,6 +12,7 @@ enum tg_limits {
     TG_MAX_WIDTH = 1 << 17,
     TG_MAX_LAYERS = 4096,
     TG_MAX_HEADS = 4096,
+    TG_MAX_PARTITIONS = 64, /* of a state */
     TG_MAX_HEAD_DIM = 4096,
     TG_MAX_MLP = 1 << 20,
     TG_MAX_WINDOW = 1 << 30,

@@ -140,6 +140,14 @@ static size_t state_linear(const struct tg_layer_spec *l)
            heads * keys * values + state_ring(l);
 }
 
+/* One state more for each partition but one */
+static size_t state_sse(const struct tg_layer_spec *l)
+{
+    const size_t states = l->recurrent.partitions + !l->recurrent.no_shared;
+    return state_linear(l) +
+           (states - 1) * tg_value_heads(l) * l->head_dim * tg_value_dim(l);
+}
+
 static size_t state_mamba2(const struct tg_layer_spec *l)
 {
     const struct tg_recurrent_spec *r = &l->recurrent;
@@ -216,6 +224,24 @@ static void adopt_rwkv7(struct tg_layer_spec *l)
 static size_t state_rwkv7(const struct tg_layer_spec *l)
 {
     return l->heads * l->head_dim * tg_value_dim(l);
+}
+
+static void partition(struct tg_layer_spec *l)
+{
+    l->recurrent.partitions = 4;
+    l->recurrent.active = 1;
+}
+
+static void adopt_sse(struct tg_layer_spec *l)
+{
+    adopt_gla(l);
+    partition(l);
+}
+
+static void adopt_sse_deltanet(struct tg_layer_spec *l)
+{
+    adopt_delta(l);
+    partition(l);
 }
 
 /* Half of what keys and values take, in eights */
@@ -366,6 +392,7 @@ bool tg_param_rule_applies(const struct tg_param_rule *r, const struct tg_layer_
         (l->recurrent.conv ? 0 : TG_PARAM_IF_TAPS) |
         (l->window && l->window_form != TG_WINDOW_JOINT ? 0 : TG_PARAM_IF_BESIDE) |
         (l->window && l->window_form == TG_WINDOW_JOINT ? 0 : TG_PARAM_IF_JOINT) |
-        (l->plain_values ? 0 : TG_PARAM_IF_PLAIN_VALUES);
+        (l->plain_values ? 0 : TG_PARAM_IF_PLAIN_VALUES) |
+        (l->recurrent.no_shared ? TG_PARAM_IF_SHARED : 0);
     return !(r->flags & missing);
 }

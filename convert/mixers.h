@@ -67,7 +67,8 @@ enum tg_dim {
     TG_DIM_Z_XBC_DT,  /* 2 inner + 2 groups state + v_heads */
     TG_DIM_DT_B_C,    /* rank + 2 state */
     TG_DIM_GROUPS,    /* groups */
-    TG_DIM_GROUP_SIZE /* inner / groups */
+    TG_DIM_GROUP_SIZE, /* inner / groups */
+    TG_DIM_PARTITIONS  /* partitions */
 };
 
 enum tg_param_flags {
@@ -90,6 +91,7 @@ enum tg_param_flags {
     TG_PARAM_IF_BESIDE = 1 << 21,
     TG_PARAM_IF_JOINT = 1 << 22,
     TG_PARAM_IF_PLAIN_VALUES = 1 << 23,
+    TG_PARAM_IF_SHARED = 1 << 24, /* sse: a partition for all tokens */
 };
 struct tg_param_rule {
     const char *name; /* "q.weight" */

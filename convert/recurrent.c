@@ -35,6 +35,8 @@ size_t tg_recurrent_size(enum tg_dim d, const struct tg_recurrent_spec *r)
         return r->groups;
     case TG_DIM_GROUP_SIZE:
         return r->groups ? r->inner / r->groups : 0;
+    case TG_DIM_PARTITIONS:
+        return r->partitions;
     default:
         return 0;
     }
@@ -86,7 +88,7 @@ static int check_sizes(const struct tg_layer_spec *l, const char *where, struct 
     const struct tg_recurrent_spec *r = &l->recurrent;
     const struct tg_mixer_schema *m = l->mixer;
     const bool space = has(m, TG_DIM_X_B_C);
-    const bool grouped = space || has(m, TG_DIM_GROUPS);
+    const bool grouped = space || has(m, TG_DIM_GROUPS), parted = has(m, TG_DIM_PARTITIONS);
     const struct {
         const char *name;
         size_t value, most;
@@ -101,6 +103,8 @@ static int check_sizes(const struct tg_layer_spec *l, const char *where, struct 
         {"inner size", r->inner, TG_MAX_MLP, space || needs(m, TG_DIM_INNER, TG_DIM_INNER_3)},
         {"rank", r->rank, TG_MAX_WIDTH, has(m, TG_DIM_RANK)},
         {"norm groups", r->norm_groups, TG_MAX_HEADS, false},
+        {"partitions", r->partitions, TG_MAX_PARTITIONS, parted},
+        {"active partitions", r->active, r->partitions, parted},
         {"chunk", r->chunk, TG_MAX_WINDOW, m->flags & TG_MIXER_CHUNKED},
     };
 

@@ -110,7 +110,8 @@ struct tg_recurrent_spec {
     size_t groups;             /* groups of B and C */
     size_t inner;              /* channels between in and out projection */
     size_t rank;               /* of low-rank gates and dt */
-    size_t partitions, active; /* sse: N states, of which a token uses so many */
+    size_t partitions, active; /* sse: N <= 64 states, of which a token uses so many */
+    bool no_shared;            /* sse: without the state that all tokens use */
     size_t chunk;              /* block_causal: tokens of a block */
     size_t norm_groups;        /* groups of channels that its output norm treats apart; 0: one */
     bool conv_bias, proj_bias, out_bias, /* of the convolution, the in and the out projection */

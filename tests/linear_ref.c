@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "tests/check.h"
+#include "tests/sse_ref.h"
 
 /* What a row computes, by its name: the reference shares no code or table with linearize. */
 enum gate { NONE, RETENTION, SLOPES, DECAY, SIGMOID, FORGET };
@@ -32,6 +33,8 @@ static const struct row {
      .scale = 1},
     {.name = "deltanet", .delta = true, .norm = HEAD},
     {.name = "gated_deltanet", .delta = true, .gate = DECAY, .norm = HEAD, .z = true},
+    {.name = "sse", .gate = SIGMOID, .channel = true, .norm = HEAD, .z = true},
+    {.name = "sse_deltanet", .delta = true, .gate = DECAY, .norm = HEAD, .z = true},
     {.name = "kda",
      .delta = true,
      .gate = DECAY,
@@ -61,16 +64,17 @@ void tg_linear_vary(struct tg_layer_spec *l, size_t i, size_t G, size_t window, 
         int form;
         bool shared, plain, gate, plain_values;
         size_t values, wider, taps; /* value heads of a key head; V - K */
+        size_t partitions, active;
     } ways[] = {
-        {TG_WINDOW_PARALLEL, true, false, false, false, 1, 1, 4},
-        {OFF, false, true, false, true, 2, 1, 1},
-        {TG_WINDOW_SERIES, false, false, true, false, 1, 0, 2},
-        {TG_WINDOW_JOINT, true, false, false, false, 1, 0, 0},
-        {OFF, true, false, false, true, 1, 0, 3},
-        {TG_WINDOW_PARALLEL, false, true, false, false, 1, 0, 5},
-        {TG_WINDOW_PARALLEL, true, true, true, false, 1, 0, 4},
-        {TG_WINDOW_SERIES, false, false, false, false, 1, 1, 0},
-        {OFF, true, true, false, false, 1, 2, 4},
+        {TG_WINDOW_PARALLEL, true, false, false, false, 1, 1, 4, 4, 1},
+        {OFF, false, true, false, true, 2, 1, 1, 3, 2},
+        {TG_WINDOW_SERIES, false, false, true, false, 1, 0, 2, 1, 1},
+        {TG_WINDOW_JOINT, true, false, false, false, 1, 0, 0, 2, 1},
+        {OFF, true, false, false, true, 1, 0, 3, 3, 3},
+        {TG_WINDOW_PARALLEL, false, true, false, false, 1, 0, 5, 4, 2},
+        {TG_WINDOW_PARALLEL, true, true, true, false, 1, 0, 4, 8, 1},
+        {TG_WINDOW_SERIES, false, false, false, false, 1, 1, 0, 5, 3},
+        {OFF, true, true, false, false, 1, 2, 4, 6, 2},
     };
     i %= sizeof ways / sizeof *ways;
     const bool map = row_of(&(struct tg_mixer){.spec = l})->norm == DIVIDE;
@@ -93,6 +97,11 @@ void tg_linear_vary(struct tg_layer_spec *l, size_t i, size_t G, size_t window, 
         l->recurrent.conv = ways[i].taps;
     if (l->recurrent.rank)
         l->recurrent.rank = 3;
+    if (l->recurrent.partitions) {
+        l->recurrent.partitions = ways[i].partitions;
+        l->recurrent.active = ways[i].active;
+        l->recurrent.no_shared = ways[i].plain && ways[i].form != OFF;
+    }
 }
 
 static double sigmoid(double x)
@@ -203,21 +212,36 @@ static double *window(struct text *t, const double *q0, const double *k0, const 
 /* Log gates of state head h at row i, channel c */
 struct gates {
     const double *a; /* projected; HGRN2: k's projection, the negated logit */
+    const double *A_log, *dt_bias;
 };
 
 static struct gates gates_of(struct text *t, const double *u)
 {
     size_t rank = t->r->mixer->spec->recurrent.rank, SK = t->S * t->K;
     enum gate kind = t->row->gate;
-    if (kind == FORGET)
-        return (struct gates){u};
+    struct gates g = {u, tg_ref_param(t->r, "A_log"), tg_ref_param(t->r, "dt_bias")};
     if (kind != DECAY && kind != SIGMOID)
-        return (struct gates){NULL};
-    if (!t->row->channel)
-        return (struct gates){linear(t, "a.weight", NULL, t->x, t->S, t->D)};
+        return g;
+    if (!t->row->channel) {
+        g.a = linear(t, "a.weight", NULL, t->x, t->S, t->D);
+        return g;
+    }
     const double *low = linear(t, "f_a.weight", NULL, t->x, rank, t->D);
+    g.a = linear(t, "f_b.weight", kind == SIGMOID ? "f_b.bias" : NULL, low, SK, rank);
+    return g;
+}
+
+/* Of the state that all tokens use */
+static struct gates shared_gates_of(struct text *t)
+{
+    size_t rank = t->r->mixer->spec->recurrent.rank;
+    if (!t->row->channel)
+        return (struct gates){linear(t, "shared_a.weight", NULL, t->x, t->S, t->D),
+                              tg_ref_param(t->r, "shared_A_log"),
+                              tg_ref_param(t->r, "shared_dt_bias")};
+    const double *low = linear(t, "shared_f_a.weight", NULL, t->x, rank, t->D);
     return (struct gates){
-        linear(t, "f_b.weight", kind == SIGMOID ? "f_b.bias" : NULL, low, SK, rank)};
+        linear(t, "shared_f_b.weight", "shared_f_b.bias", low, t->S * t->K, rank), NULL, NULL};
 }
 
 static double gate_at(const struct text *t, struct gates g, size_t i, size_t h, size_t c)
@@ -231,8 +255,7 @@ static double gate_at(const struct text *t, struct gates g, size_t i, size_t h, 
         return -t->r->mixer->spec->recurrent.scales[0] *
                pow(2, -8 * (double)(h + 1) / (double)t->S);
     case DECAY:
-        return -exp(tg_ref_param(t->r, "A_log")[h]) *
-               softplus(a + tg_ref_param(t->r, "dt_bias")[at]);
+        return -exp(g.A_log[h]) * softplus(a + g.dt_bias[at]);
     case SIGMOID:
         return -softplus(-a) / 16;
     case FORGET:
@@ -275,9 +298,16 @@ static size_t key_of(const struct text *t, const double *q1, const double *k1, s
     return n;
 }
 
-/* One output head over the whole text: its own state, even where the product shares one */
-static void head(struct text *t, size_t h, const double *q1, const double *k1, const double *v1,
-                 struct gates g, const double *beta, double *o)
+/* What the recurrence reads; use [T], or NULL: factors of q and k, 0 where a token leaves the state
+ * alone */
+struct heads {
+    const double *q1, *k1, *v1, *beta, *use;
+    struct gates g;
+};
+
+/* One output head over the whole text, added to o: its own state, even where the product shares one
+ */
+static void head(struct text *t, size_t h, const struct heads *in, double *o)
 {
     const struct tg_layer_spec *s = t->r->mixer->spec;
     size_t K = t->K, V = t->V, most = 4096;
@@ -286,12 +316,16 @@ static void head(struct text *t, size_t h, const double *q1, const double *k1, c
     double *S = take(t, most * (V + 1)), *q = take(t, most), *k = take(t, most);
     double *p = take(t, V + 1), scale = t->row->scale != 0 ? t->row->scale : 1 / sqrt((double)K);
     for (size_t i = 0; i < t->T; i++) {
-        const double *v = v1 + (i * t->S + sh) * V;
-        double *to = o + (i * t->out + h) * V, den = 0;
-        size_t n = key_of(t, q1, k1, i, qh, kh, q, k);
+        const double *v = in->v1 + (i * t->S + sh) * V;
+        double *to = o + (i * t->out + h) * V, den = 0, use = in->use ? in->use[i] : 1;
+        if (use == 0)
+            continue;
+        size_t n = key_of(t, in->q1, in->k1, i, qh, kh, q, k);
         assert_true(n <= most);
         for (size_t c = 0; c < n; c++) {
-            double decay = exp(gate_at(t, g, i, sh, c));
+            double decay = exp(gate_at(t, in->g, i, sh, c));
+            q[c] *= use;
+            k[c] *= use;
             for (size_t e = 0; e <= V; e++)
                 S[c * (V + 1) + e] *= decay;
         }
@@ -299,9 +333,8 @@ static void head(struct text *t, size_t h, const double *q1, const double *k1, c
             p[e] = e < V ? v[e] : 1;
             for (size_t c = 0; t->row->delta && c < n; c++)
                 p[e] -= S[c * (V + 1) + e] * k[c];
-            p[e] *= t->row->delta ? beta[i * t->S + sh] : 1;
+            p[e] *= t->row->delta ? in->beta[i * t->S + sh] : 1;
         }
-        memset(to, 0, V * sizeof *to);
         for (size_t c = 0; c < n; c++)
             for (size_t e = 0; e <= V; e++) {
                 S[c * (V + 1) + e] += k[c] * p[e];
@@ -313,6 +346,44 @@ static void head(struct text *t, size_t h, const double *q1, const double *k1, c
     t->used -= 4;
     for (size_t i = 0; i < 4; i++)
         tg_free(t->blocks[t->used + i]);
+}
+
+static void all_heads(struct text *t, const struct heads *in, double *o)
+{
+    for (size_t h = 0; h < t->out; h++)
+        head(t, h, in, o);
+}
+
+/* x + rot((text A^T) B^T) of rank V */
+static const double *with_low_rank(struct text *t, const double *x, size_t heads, const char *a,
+                                   const char *b)
+{
+    const struct tg_layer_spec *s = t->r->mixer->spec;
+    double *y = linear(t, b, NULL, linear(t, a, NULL, t->x, t->V, t->D), heads * t->K, t->V);
+    if (s->rotary_dim && !s->linear_plain)
+        turn_all(t, y, heads);
+    for (size_t i = 0; i < t->T * heads * t->K; i++)
+        y[i] += x[i];
+    return y;
+}
+
+/* State after state, each over the tokens that use it, and the one that all use */
+static void sparse(struct text *t, struct heads in, double *o)
+{
+    const struct tg_recurrent_spec *s = &t->r->mixer->spec->recurrent;
+    double *use = take(t, s->partitions * t->T);
+    struct heads one = in;
+    tg_sse_ref_use(t->r, t->T, t->x, use);
+    if (!s->no_shared) {
+        one.q1 = with_low_rank(t, in.q1, t->H, "q2_a.weight", "q2_b.weight");
+        one.k1 = with_low_rank(t, in.k1, t->G, "k2_a.weight", "k2_b.weight");
+        in.g = shared_gates_of(t);
+        all_heads(t, &in, o);
+    }
+    for (size_t i = 0; i < s->partitions; i++) {
+        one.use = use + i * t->T;
+        all_heads(t, &one, o);
+    }
 }
 
 static void norm(const struct text *t, double *o)
@@ -382,8 +453,11 @@ static void forward(struct text *t, double *y)
             beta[i] = (s->recurrent.negative_eigenvalues ? 2 : 1) * sigmoid(beta[i]);
     }
     double *o = take(t, t->T * OV);
-    for (size_t h = 0; h < t->out; h++)
-        head(t, h, q0, k0, v0, g, beta, o);
+    const struct heads in = {q0, k0, v0, beta, NULL, g};
+    if (tg_sse_ref_knows(t->r->mixer))
+        sparse(t, in, o);
+    else
+        all_heads(t, &in, o);
     norm(t, o);
     gate_out(t, o);
     for (size_t i = 0; w && i < t->T * OV; i++)

@@ -16,7 +16,7 @@ void tg_test_must(int status, const struct tg_err *err)
 
 struct tg_model *tg_test_teacher(const struct tg_test_shape *shape, int threads, uint64_t seed)
 {
-    struct tg_layer_spec layers[16] = {{0}};
+    struct tg_layer_spec layers[64] = {{0}};
     struct tg_model_spec spec = {.vocab = shape->vocab,
                                  .width = shape->width,
                                  .norm.eps = 1e-6,
@@ -30,7 +30,7 @@ struct tg_model *tg_test_teacher(const struct tg_test_shape *shape, int threads,
     struct tg_model *m;
     snprintf(spec.family, sizeof spec.family, "llama");
     snprintf(spec.base_family, sizeof spec.base_family, "llama");
-    assert_true(shape->layers <= 16);
+    assert_true(shape->layers <= 64);
     for (size_t l = 0; l < shape->layers; l++)
         layers[l] = (struct tg_layer_spec){.mixer = tg_mixer_schema_find("softmax"),
                                            .heads = shape->heads,

@@ -28,6 +28,7 @@ static const char *recurrent_difference(const struct tg_recurrent_spec *a,
     DIFFER(rank);
     DIFFER(partitions);
     DIFFER(active);
+    DIFFER(no_shared);
     DIFFER(chunk);
     DIFFER(norm_groups);
     DIFFER(conv_bias);

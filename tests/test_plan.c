@@ -236,8 +236,10 @@ static double sample(enum tg_plan_key key, const struct tg_mixer_schema *schema)
     const struct tg_layer_spec from = softmax_layer();
     struct tg_layer_spec own;
     const struct tg_plan_option *row = &tg_plan_rows[key];
-    tg_plan_layer_spec(&plain, &from, &own);
+    tg_plan_layer_spec(&plain, 16, &from, &own);
     double value = tg_plan_value_in(key, &own);
+    if (row->store == TG_STORE_ERROR)
+        return 0.25;
     if (key == TG_PLAN_GATED)
         return 1;
     return row->choice ? (value == 0 ? 1 : 0) : value + 1;
@@ -249,7 +251,7 @@ static struct tg_plan_layer with(const struct tg_mixer_schema *schema, enum tg_p
     p.set[key] = tg_given(sample(key, schema));
     if (key == TG_PLAN_SINKS && tg_plan_rows[TG_PLAN_GATED].has(schema))
         p.set[TG_PLAN_GATED] = tg_given(1);
-    if (key == TG_PLAN_WINDOW_FORM)
+    if (key == TG_PLAN_WINDOW_FORM && tg_plan_rows[key].has(schema))
         p.set[TG_PLAN_WINDOW] = tg_given(4);
     return p;
 }
@@ -287,8 +289,9 @@ static void test_every_option(void **state)
             tg_test_must(tg_plan_load(&q, path, &spec, &err), &err);
             assert_true(q.layers[0].set[k].given);
             assert_true(q.layers[0].set[k].value == one.set[k].value);
-            tg_plan_layer_spec(&q.layers[0], &from, &is);
-            if (tg_plan_value_in(key, &is) != one.set[k].value)
+            tg_plan_layer_spec(&q.layers[0], 16, &from, &is);
+            if (tg_plan_rows[k].store != TG_STORE_ERROR &&
+                tg_plan_value_in(key, &is) != one.set[k].value)
                 fail_msg("%s: %s is %g, not %g", schema->name, tg_plan_rows[k].name,
                          tg_plan_value_in(key, &is), one.set[k].value);
             tg_plan_release(&q);
@@ -297,6 +300,33 @@ static void test_every_option(void **state)
     }
     assert_true(held > 0 && refused > 0);
     unlink(path);
+}
+
+/* The rank that an error allows: found in the weights when the student is made; of a latent alone,
+ * and not beside a rank. */
+static void test_rank_error(void **state)
+{
+    static const struct tg_test_shape shape = {2, 16, 4, 2, 6, 24, 40, true, true, false};
+    struct tg_model *t = tg_test_teacher(&shape, 1, 5), *s;
+    struct tg_plan_layer layers[2] = {{.mixer = tg_mixer_schema_find("latent")}};
+    const struct tg_plan p = {layers, 2};
+    struct tg_err err = {0};
+    size_t last = 17;
+    (void)state;
+    for (double error = 0; error <= 1; error += 0.25) { /* from all of 16 to the least */
+        layers[0].set[TG_PLAN_RANK_ERROR] = tg_given(error);
+        tg_test_must(tg_surgery_apply(t, &p, NULL, &s, &err), &err);
+        size_t rank = s->spec.layers[0].kv_rank;
+        assert_true(rank < last && rank >= 1);
+        assert_true(error > 0 || rank == 16);
+        assert_true(error < 1 || rank == 1);
+        last = rank;
+        tg_model_free(s);
+    }
+    layers[0].set[TG_PLAN_RANK] = tg_given(4);
+    assert_int_equal(tg_surgery_apply(t, &p, NULL, &s, &err), TG_ERR_VALUE);
+    assert_says(&err, "layer 0: rank and rank_error are both given");
+    tg_model_free(t);
 }
 
 static void adopt_all(struct tg_layer_spec *l)
@@ -323,7 +353,7 @@ static void test_options_held(void **state)
         {"sink", {TG_DIM_H, TG_DIM_SINKS}, TG_PARAM_IF_SINKS},
         {"gate.bias", {TG_DIM_H}, TG_PARAM_IF_GATED},
         {"out_gate.weight", {TG_DIM_HV, TG_DIM_D}, TG_PARAM_IF_OUT_GATE},
-        {"norm.weight", {TG_DIM_HV}, 0},
+        {"norm.weight", {TG_DIM_HV}, TG_PARAM_IF_PLAIN_VALUES},
     };
     static const struct tg_mixer_schema all = {.name = "all",
                                                .flags = TG_MIXER_PLAN | TG_MIXER_BESIDE |
@@ -337,10 +367,12 @@ static void test_options_held(void **state)
     (void)state;
     for (int k = 0; k < TG_PLAN_KEYS; k++) {
         struct tg_plan_layer one = with(&all, (enum tg_plan_key)k);
+        if (k == TG_PLAN_RANK_ERROR) /* of those with a latent, whose rank is another */
+            continue;
         if (!tg_plan_rows[k].has(&all))
             fail_msg("it has no %s", tg_plan_rows[k].name);
         tg_test_must(tg_plan_check_layer(&one, &from, 0, "p", &err), &err);
-        tg_plan_layer_spec(&one, &from, &is);
+        tg_plan_layer_spec(&one, 16, &from, &is);
         if (tg_plan_value_in((enum tg_plan_key)k, &is) != one.set[k].value)
             fail_msg("%s is not held", tg_plan_rows[k].name);
     }
@@ -351,7 +383,7 @@ static void test_options_held(void **state)
     one.set[TG_PLAN_WINDOW] = tg_given(9);
     one.set[TG_PLAN_WINDOW_FORM] = tg_given(TG_WINDOW_JOINT);
     one.set[TG_PLAN_CONV] = tg_given(0);
-    tg_plan_layer_spec(&one, &from, &is);
+    tg_plan_layer_spec(&one, 16, &from, &is);
     assert_true(is.linear_plain && is.plain_values && is.output_gate);
     assert_true(is.recurrent.negative_eigenvalues);
     assert_int_equal(is.kv_heads, 4);
@@ -387,6 +419,9 @@ static void test_bad_option_files(void **state)
         {"\"groups\": \"2\"", "layers[0].groups"},
         {"\"partitions\": 0", "layers[0].partitions"},
         {"\"active\": 1.5", "layers[0].active"},
+        {"\"mixer\": \"latent\", \"rank_error\": 1.5", "layers[0].rank_error"},
+        {"\"mixer\": \"latent\", \"rank_error\": \"0.1\"", "layers[0].rank_error"},
+        {"\"rank_error\": 0.1", "'gated_window' has no rank_error (0.1 was given)"},
         {"\"chunk\": 0", "layers[0].chunk"},
         {"\"normalise\": 1", "layers[0].normalise"},
         {"\"negative_eigenvalues\": 0", "layers[0].negative_eigenvalues"},
@@ -411,10 +446,15 @@ static void test_bad_option_files(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_keep),          cmocka_unit_test(test_ratio_of_changeable),
-        cmocka_unit_test(test_bad_keep),      cmocka_unit_test(test_overrides),
-        cmocka_unit_test(test_bad_overrides), cmocka_unit_test(test_every_option),
-        cmocka_unit_test(test_options_held),  cmocka_unit_test(test_bad_option_files),
+        cmocka_unit_test(test_keep),
+        cmocka_unit_test(test_ratio_of_changeable),
+        cmocka_unit_test(test_bad_keep),
+        cmocka_unit_test(test_overrides),
+        cmocka_unit_test(test_bad_overrides),
+        cmocka_unit_test(test_every_option),
+        cmocka_unit_test(test_options_held),
+        cmocka_unit_test(test_rank_error),
+        cmocka_unit_test(test_bad_option_files),
     };
     return tg_run_tests("plan", tests, sizeof tests / sizeof *tests);
 }

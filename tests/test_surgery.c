@@ -473,9 +473,9 @@ static void hidden_of(const struct tg_model *m, float *hidden)
 static void test_repeated_heads(void **state)
 {
     struct tg_mixer_schema row = *tg_mixer_schema_find("window");
-    struct tg_plan_layer layers[2] = {{.mixer = &row, .window = TOKENS},
-                                      {.mixer = &row, .window = TOKENS}};
+    struct tg_plan_layer layers[2] = {{.mixer = &row}, {.mixer = &row}};
     const struct tg_plan plan = {.layers = layers, .count = 2};
+    layers[0].set[TG_PLAN_WINDOW] = layers[1].set[TG_PLAN_WINDOW] = tg_given(TOKENS);
     float want[TOKENS * 16], got[TOKENS * 16];
     struct tg_err err = {0};
     (void)state;

@@ -12,8 +12,13 @@ const struct tg_option tg_plan_flag_options[] = {
      "another mixer for these layers, with its options: 3,5=window,window=64; LIST as for --keep, "
      "MIXER keep: their softmax stays",
      0, 0, NULL, false},
+#define SIZE(field) TG_OPT_MAYBE
+#define TRUTH(field) TG_OPT_MAYBE
+#define UNTRUTH(field) TG_OPT_MAYBE
+#define IN_ROW(store) TG_OPT_MAYBE
+#define REAL(store) TG_OPT_MAYBE_NUM
 #define TG_PLAN_OPTION(id, name, flag, choice, lo, hi, has, store, meta, help)                     \
-    {0, flag, TG_OPT_MAYBE, AT(set[TG_PLAN_##id]), NULL, meta, help, lo, hi, choice, false},
+    {0, flag, store, AT(set[TG_PLAN_##id]), NULL, meta, help, lo, hi, choice, false},
 #include "linearize/surgery/options.def"
 #undef TG_PLAN_OPTION
     {0},

@@ -228,19 +228,43 @@ static int plan_step(struct tg_hybrid_run *r, struct tg_err *err)
     return status;
 }
 
+/* Outputs of layers that are not a mean of values have no natural size: their heads get gains by
+ * least squares. */
+static int fit_gains(struct tg_hybrid_run *r, struct tg_err *err)
+{
+    const struct tg_hybrid_base *b = r->base;
+    const size_t layers = r->plan.count;
+    bool *fitted = tg_alloc_array(layers, sizeof *fitted), any = false;
+    struct tg_gain_result *results = tg_alloc_array(layers, sizeof *results);
+    int status = fitted && results ? TG_OK : tg_fail(err, TG_ERR_NOMEM, "no memory for gains");
+    for (size_t l = 0; l < layers && !status; l++) {
+        fitted[l] = r->plan.layers[l].mixer && r->plan.layers[l].mixer->flags & TG_MIXER_BESIDE;
+        any = any || fitted[l];
+    }
+    if (!status && any)
+        status = tg_calibrate_gains(b->teacher.model, r->student, fitted, b->data->train,
+                                    b->data->train_count, (size_t)b->set->data.length,
+                                    TG_LOOKBACK_WINDOWS * (size_t)b->set->data.length, results,
+                                    &b->t->progress, err);
+    tg_free(fitted);
+    tg_free(results);
+    return status;
+}
+
 /* Surgery, from the teacher's attention on a few windows of the training text: the same in every
  * run, so a run that goes on starts from the same student. */
 static int make_student(struct tg_hybrid_run *r, struct tg_err *err)
 {
-    const struct tg_hybrid_base *b = r->base;
-    struct tg_lookback look = {0};
-    int status = tg_calibrate_lookback(b->teacher.model, b->data->train, b->data->train_count,
-                                       (size_t)b->set->data.length, TG_LOOKBACK_WINDOWS, &look,
+    struct tg_hybrid_base *b = r->base;
+    int status = TG_OK;
+    if (!b->looked)
+        status = tg_calibrate_lookback(b->teacher.model, b->data->train, b->data->train_count,
+                                       (size_t)b->set->data.length, TG_LOOKBACK_WINDOWS, &b->look,
                                        &b->t->progress, err);
+    b->looked = status == TG_OK;
     if (status == TG_OK)
-        status = tg_surgery_apply(b->teacher.model, &r->plan, &look, &r->student, err);
-    tg_lookback_release(&look);
-    return status;
+        status = tg_surgery_apply(b->teacher.model, &r->plan, &b->look, &r->student, err);
+    return status == TG_OK ? fit_gains(r, err) : status;
 }
 
 static int train_step(struct tg_hybrid_run *r, struct tg_err *err)
@@ -401,6 +425,7 @@ void tg_hybrid_close(struct tg_hybrid_run *r)
 
 void tg_hybrid_release(struct tg_hybrid_base *b)
 {
+    tg_lookback_release(&b->look);
     tg_ids_release(&b->validation);
     tg_data_close(b->data);
     tg_subject_close(&b->teacher);

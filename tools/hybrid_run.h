@@ -38,6 +38,8 @@ struct tg_hybrid_base {
     struct tg_subject teacher;
     struct tg_data *data;
     struct tg_ids validation;
+    struct tg_lookback look; /* of the training text, measured for the first student */
+    bool looked;
 };
 /* Everything that can be known to be wrong before any work: usage errors. */
 int tg_hybrid_check(struct tg_hybrid_base *b, struct tg_err *err);

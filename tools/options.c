@@ -78,7 +78,7 @@ static int set_number(const struct tg_option *o, void *target, const char *value
 {
     double v;
     bool ok;
-    if (o->type == TG_OPT_NUM) {
+    if (o->type == TG_OPT_NUM || o->type == TG_OPT_MAYBE_NUM) {
         char *end;
         v = strtod(value, &end);
         ok = end != value && !*end && isfinite(v);
@@ -89,13 +89,15 @@ static int set_number(const struct tg_option *o, void *target, const char *value
     }
     if (!ok)
         return tg_fail(err, TG_ERR_VALUE, "%s: '%s' is not a %s", name, value,
-                       o->type == TG_OPT_NUM   ? "number"
-                       : o->type == TG_OPT_INT ? "whole number"
+                       o->type == TG_OPT_NUM || o->type == TG_OPT_MAYBE_NUM ? "number"
+                       : o->type == TG_OPT_INT                              ? "whole number"
                                                : "whole number (suffixes k, M, G are allowed)");
     if ((o->lo != 0 || o->hi != 0) && !(v >= o->lo && v <= o->hi))
         return tg_fail(err, TG_ERR_VALUE, "%s: %s is out of range (%.15g to %.15g)", name, value,
                        o->lo, o->hi);
-    if (o->type == TG_OPT_NUM)
+    if (o->type == TG_OPT_MAYBE_NUM)
+        *(struct tg_maybe *)target = tg_given(v);
+    else if (o->type == TG_OPT_NUM)
         *(double *)target = v;
     else
         *(int64_t *)target = (int64_t)v;
@@ -329,6 +331,8 @@ static void write_maybe(const struct tg_option *o, const struct tg_maybe *m,
         tg_jout_null(out, o->name);
     else if (o->choice)
         tg_jout_str(out, o->name, o->choice((size_t)m->value));
+    else if (o->type == TG_OPT_MAYBE_NUM)
+        tg_jout_num(out, o->name, m->value);
     else
         tg_jout_int(out, o->name, (int64_t)m->value);
 }
@@ -369,6 +373,7 @@ void tg_parse_write_json(const struct tg_parse *p, struct tg_json_out *out, cons
             tg_jout_num(out, o->name, *(const double *)at);
             break;
         case TG_OPT_MAYBE:
+        case TG_OPT_MAYBE_NUM:
             write_maybe(o, at, out);
             break;
         default:

@@ -13,18 +13,19 @@
 #include "base/strbuf.h"
 
 enum tg_option_type {
-    TG_OPT_FLAG,   /* bool */
-    TG_OPT_TEXT,   /* const char * */
-    TG_OPT_TEXTS,  /* struct tg_texts: repeatable; further values may follow each other */
-    TG_OPT_WORDS,  /* struct tg_texts: one value, split at commas */
-    TG_OPT_CHOICE, /* const char *: one of choice(0), choice(1), ... */
-    TG_OPT_INT,    /* int64_t, plain digits */
-    TG_OPT_COUNT,  /* int64_t; k, M, G are powers of 1000: 300k, 1.5M */
-    TG_OPT_BYTES,  /* int64_t; K, M, G are powers of 1024 */
-    TG_OPT_NUM,    /* double */
-    TG_OPT_COUNTS, /* struct tg_counts: counts separated by commas */
-    TG_OPT_MAYBE,  /* struct tg_maybe: a COUNT, or with choice the number of a name; not given
-                      differs from every value */
+    TG_OPT_FLAG,      /* bool */
+    TG_OPT_TEXT,      /* const char * */
+    TG_OPT_TEXTS,     /* struct tg_texts: repeatable; further values may follow each other */
+    TG_OPT_WORDS,     /* struct tg_texts: one value, split at commas */
+    TG_OPT_CHOICE,    /* const char *: one of choice(0), choice(1), ... */
+    TG_OPT_INT,       /* int64_t, plain digits */
+    TG_OPT_COUNT,     /* int64_t; k, M, G are powers of 1000: 300k, 1.5M */
+    TG_OPT_BYTES,     /* int64_t; K, M, G are powers of 1024 */
+    TG_OPT_NUM,       /* double */
+    TG_OPT_COUNTS,    /* struct tg_counts: counts separated by commas */
+    TG_OPT_MAYBE,     /* struct tg_maybe: a COUNT, or with choice the number of a name; not given
+                         differs from every value */
+    TG_OPT_MAYBE_NUM, /* struct tg_maybe: a NUM */
 };
 
 /* Strings are borrowed from argv (WORDS own a copy of the value); the arrays are freed by

@@ -25,7 +25,8 @@ static int take_option(const char *text, char *item, struct tg_plan_layer *to, s
         if (strcmp(tg_plan_rows[k].name, name) == 0) {
             const struct tg_plan_option *row = &tg_plan_rows[k];
             const struct tg_option o = {.name = row->name,
-                                        .type = TG_OPT_MAYBE,
+                                        .type = row->store == TG_STORE_ERROR ? TG_OPT_MAYBE_NUM
+                                                                             : TG_OPT_MAYBE,
                                         .lo = row->lo,
                                         .hi = row->hi,
                                         .choice = row->choice};

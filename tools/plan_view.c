@@ -1,5 +1,6 @@
 #include "tools/plan_view.h"
 
+#include <math.h>
 #include <stdio.h>
 
 #include "tools/table.h"
@@ -15,19 +16,19 @@ const char *tg_plan_kept(const struct tg_plan *p, char *buf, size_t size)
 }
 
 /* "conv=2, rotary=false": options that have no column, where they differ from the mixer's own */
-static void other_options(const struct tg_layer_spec *was, const struct tg_layer_spec *is,
-                          char *buf, size_t size)
+static void other_options(size_t width, const struct tg_layer_spec *was,
+                          const struct tg_layer_spec *is, char *buf, size_t size)
 {
     const struct tg_plan_layer plain = {.mixer = is->mixer};
     struct tg_layer_spec own;
     char value[32];
     size_t used = 0;
-    tg_plan_layer_spec(&plain, was, &own);
+    tg_plan_layer_spec(&plain, width, was, &own);
     buf[0] = '\0';
     for (int k = 0; k < TG_PLAN_KEYS; k++) {
         enum tg_plan_key key = (enum tg_plan_key)k;
         double now = tg_plan_value_in(key, is);
-        if (key <= TG_PLAN_FEATURE_DIM || !tg_plan_rows[k].has(is->mixer) ||
+        if (key <= TG_PLAN_FEATURE_DIM || !tg_plan_rows[k].has(is->mixer) || isnan(now) ||
             now == tg_plan_value_in(key, &own) || used >= size)
             continue;
         used += (size_t)snprintf(buf + used, size - used, "%s%s=%s", used ? ", " : "",
@@ -42,8 +43,8 @@ static bool changed(const struct tg_layer_spec *was, const struct tg_layer_spec 
     return is->mixer != was->mixer || is->window != was->window || is->sinks != was->sinks;
 }
 
-static void layer_row(struct tg_table *table, size_t l, const struct tg_layer_spec *was,
-                      const struct tg_layer_spec *is)
+static void layer_row(struct tg_table *table, size_t width, size_t l,
+                      const struct tg_layer_spec *was, const struct tg_layer_spec *is)
 {
     char window[24] = "", sinks[24] = "", features[64] = "", others[TG_TABLE_CELL];
     if (!changed(was, is)) {
@@ -57,7 +58,7 @@ static void layer_row(struct tg_table *table, size_t l, const struct tg_layer_sp
     if (tg_plan_rows[TG_PLAN_FEATURE_MAP].has(is->mixer))
         snprintf(features, sizeof features, "%s %zu", tg_feature_map_name(is->feature_map),
                  tg_feature_count(is));
-    other_options(was, is, others, sizeof others);
+    other_options(width, was, is, others, sizeof others);
     tg_table_row(table, "%zu|%s|%s|%s|%s|%s|%s", l, was->mixer->name, is->mixer->name, window,
                  sinks, features, others);
 }
@@ -68,7 +69,7 @@ void tg_plan_print(const struct tg_tool *t, const struct tg_model_spec *teacher,
     struct tg_table table;
     tg_table_init(&table, "layer|now|becomes|window|sinks|features|options");
     for (size_t l = 0; l < student->layer_count; l++)
-        layer_row(&table, l, &teacher->layers[l], &student->layers[l]);
+        layer_row(&table, teacher->width, l, &teacher->layers[l], &student->layers[l]);
     tg_table_print(&table, stdout, t->color);
     tg_table_release(&table);
     char a[3][40], b[3][40];

@@ -100,6 +100,7 @@ static int set_value(const struct tg_option *o, void *target, struct tg_json v, 
             return wrong_type(where, "a string", err);
         return tg_option_set(o, target, tg_json_string(v), where, err);
     case TG_OPT_NUM:
+    case TG_OPT_MAYBE_NUM:
         if (!tg_json_is_number(v))
             return wrong_type(where, "a number", err);
         break;

@@ -138,5 +138,6 @@ void tg_map_bwd(const struct tg_kernels *kern, const struct tg_map *m, size_t n,
             exp_row_bwd(kern, m->F, m->kind == TG_MAP_HEDGEHOG_SOFTMAX, y + r * ld_y,
                         dy + r * ld_y);
     tg_gemm1(false, true, n, m->K, m->F, 1, dy, ld_y, w, m->F, 1, dx, ld_x);
-    tg_gemm1(true, false, m->K, m->F, n, 1, x, ld_x, dy, ld_y, 1, dw, m->F);
+    if (dw)
+        tg_gemm1(true, false, m->K, m->F, n, 1, x, ld_x, dy, ld_y, 1, dw, m->F);
 }

@@ -25,7 +25,8 @@ size_t tg_map_features(const struct tg_map *m);
 /* x [n,K] rows ld_x apart -> y [n, features] rows ld_y apart */
 void tg_map_fwd(const struct tg_kernels *kern, const struct tg_map *m, size_t n, const float *x,
                 size_t ld_x, const float *w, float *y, size_t ld_y);
-/* y is the forward's output; dy as y, overwritten. dx (as x) and dw [K,F] are accumulated. */
+/* y is the forward's output; dy as y, overwritten. dx (as x) and dw [K,F] (NULL: not wanted) are
+ * accumulated. */
 void tg_map_bwd(const struct tg_kernels *kern, const struct tg_map *m, size_t n, const float *x,
                 size_t ld_x, const float *w, const float *y, float *dy, size_t ld_y, float *dx,
                 float *dw);

@@ -29,6 +29,7 @@
 
 #include "base/mem.h"
 #include "base/pool.h"
+#include "linearize/kernels/denormals.h"
 #include "linearize/kernels/gemm.h"
 
 enum { DEFAULT_CHUNK = 64 };
@@ -205,6 +206,7 @@ void tg_outer_head_fwd(const struct tg_kernels *kern, const struct tg_outer_head
     float *S = state ? state : s.S;
     if (!state)
         memset(S, 0, size * sizeof *S);
+    unsigned mode = tg_denormals_off();
     for (size_t t = 0; t < a->n; t += C) {
         if (saved)
             memcpy(saved + t / C * size, S, size * sizeof *S);
@@ -212,6 +214,7 @@ void tg_outer_head_fwd(const struct tg_kernels *kern, const struct tg_outer_head
         bool keep_end = (state || t + n < a->n) && enters(a, n);
         chunk_fwd(kern, a, t, n, !state && t == 0, keep_end, num, den, S, S + a->K * a->V, &s);
     }
+    tg_denormals_restore(mode);
 }
 
 /* P and D hold Q K^T and dnum V^T: become P and dA; db (zeros) gets the gradient through E. */
@@ -329,6 +332,7 @@ void tg_outer_head_bwd(const struct tg_kernels *kern, const struct tg_outer_head
     float *dS = dstate ? dstate : s.S;
     if (!dstate)
         memset(dS, 0, size * sizeof *dS);
+    unsigned mode = tg_denormals_off();
     for (size_t c = (a->n + C - 1) / C; c-- > 0;) {
         size_t t = c * C, n = a->n - t < C ? a->n - t : C;
         const float *S = saved + c * size;
@@ -341,6 +345,7 @@ void tg_outer_head_bwd(const struct tg_kernels *kern, const struct tg_outer_head
             dg[(t + i) * a->ld_g] += (float)sum;
         }
     }
+    tg_denormals_restore(mode);
 }
 
 size_t tg_outer_work(const struct tg_outer *o, const struct tg_batch *batch, int threads)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/pool.h"
+#include "linearize/kernels/denormals.h"
 #include "linearize/kernels/recur_head.h"
 
 size_t tg_recur_work(const struct tg_recur *r, int threads)
@@ -109,6 +110,7 @@ static void head_item(void *ud, size_t item, int worker)
     size_t begin = j->batch->begin[i], n = j->batch->begin[i + 1] - begin;
     size_t kept = tg_recur_head_saved(r, n), base = saved_at(r, j->batch, i);
     float *work = j->work + (size_t)worker * tg_recur_head_work(r);
+    unsigned mode = tg_denormals_off();
     for (size_t h = group * per; h < (group + 1) * per; h++) {
         struct tg_recur_grads d;
         size_t o, keep = base + h * kept;
@@ -122,6 +124,7 @@ static void head_item(void *ud, size_t item, int worker)
         else
             tg_recur_head_fwd(j->ctx->k, &a, j->o + o, state, at(j->saved, keep), work);
     }
+    tg_denormals_restore(mode);
 }
 
 void tg_recur_fwd(const struct tg_ctx *ctx, const struct tg_recur *r, const struct tg_batch *batch,

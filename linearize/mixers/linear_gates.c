@@ -2,6 +2,7 @@
 #include "linearize/mixers/linear_gates.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "linearize/kernels/gemm.h"
@@ -71,16 +72,22 @@ static struct tg_decay decay_of(const struct tg_linear_gates *s)
     return (struct tg_decay){.H = s->N, .n = s->each, .high = INFINITY};
 }
 
+/* A parameter's name: `name` begins with shared_ */
+static const char *own(const struct tg_linear_gates *s, const char *name)
+{
+    return s->shared ? name : name + strlen("shared_");
+}
+
 /* a = x Wa^T, or through the low rank */
 static void project(const struct tg_ctx *ctx, const struct tg_linear_gates *s,
                     const struct tg_mixer *m, size_t rows, const float *x,
                     const struct tg_linear_gate_values *v)
 {
-    const float *first = tg_mixer_param(m, s->low_rank ? "f_a.weight" : "a.weight");
+    const float *first = tg_mixer_param(m, own(s, s->low_rank ? "shared_f_a.weight" : "shared_a.weight"));
     tg_linear_fwd(ctx, x, first, NULL, s->low_rank ? v->low : v->a, rows,
                   s->low_rank ? s->rank : gates_of(s), m->width);
     if (s->low_rank)
-        tg_linear_fwd(ctx, v->low, tg_mixer_param(m, "f_b.weight"), tg_mixer_param(m, "f_b.bias"),
+        tg_linear_fwd(ctx, v->low, tg_mixer_param(m, own(s, "shared_f_b.weight")), tg_mixer_param(m, own(s, "shared_f_b.bias")),
                       v->a, rows, gates_of(s), s->rank);
 }
 
@@ -90,10 +97,10 @@ static void project_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates *
                         const struct tg_linear_gate_values *v, const float *da, float *dx,
                         const struct tg_mixer_grads *d, float *low)
 {
-    const char *first = s->low_rank ? "f_a.weight" : "a.weight";
+    const char *first = own(s, s->low_rank ? "shared_f_a.weight" : "shared_a.weight");
     if (s->low_rank) {
-        tg_linear_bwd(ctx, v->low, tg_mixer_param(m, "f_b.weight"), da, low, 0,
-                      tg_mixer_grad(m, d, "f_b.weight"), tg_mixer_grad(m, d, "f_b.bias"), rows,
+        tg_linear_bwd(ctx, v->low, tg_mixer_param(m, own(s, "shared_f_b.weight")), da, low, 0,
+                      tg_mixer_grad(m, d, own(s, "shared_f_b.weight")), tg_mixer_grad(m, d, own(s, "shared_f_b.bias")), rows,
                       gates_of(s), s->rank);
         da = low;
     }
@@ -158,8 +165,8 @@ void tg_linear_gates_fwd(const struct tg_ctx *ctx, const struct tg_linear_gates 
     if (projected(s))
         project(ctx, s, m, rows, x, v);
     if (s->kind == TG_LINEAR_DECAY)
-        tg_decay_fwd(ctx, &decay, rows, v->a, tg_mixer_param(m, "dt_bias"),
-                     tg_mixer_param(m, "A_log"), NULL, v->g);
+        tg_decay_fwd(ctx, &decay, rows, v->a, tg_mixer_param(m, own(s, "shared_dt_bias")),
+                     tg_mixer_param(m, own(s, "shared_A_log")), NULL, v->g);
     for (size_t i = 0; s->kind == TG_LINEAR_SIGMOID && i < rows * gates_of(s); i++)
         v->g[i] = tg_log_sigmoid(v->a[i]) / SIGMOID_ROOT;
     if (s->kind == TG_LINEAR_FORGET)
@@ -191,9 +198,9 @@ void tg_linear_gates_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates 
     float *da = tg_carve(&c, projected(s) ? rows * gates_of(s) : 0);
     float *low = tg_carve(&c, projected(s) && s->low_rank ? rows * s->rank : 0);
     if (s->kind == TG_LINEAR_DECAY)
-        tg_decay_bwd(ctx, &decay, rows, v->a, tg_mixer_param(m, "dt_bias"),
-                     tg_mixer_param(m, "A_log"), dg, NULL, da, tg_mixer_grad(m, d, "dt_bias"),
-                     tg_mixer_grad(m, d, "A_log"));
+        tg_decay_bwd(ctx, &decay, rows, v->a, tg_mixer_param(m, own(s, "shared_dt_bias")),
+                     tg_mixer_param(m, own(s, "shared_A_log")), dg, NULL, da, tg_mixer_grad(m, d, own(s, "shared_dt_bias")),
+                     tg_mixer_grad(m, d, own(s, "shared_A_log")));
     for (size_t i = 0; s->kind == TG_LINEAR_SIGMOID && i < rows * gates_of(s); i++)
         da[i] = dg[i] / SIGMOID_ROOT * sigmoid(-v->a[i]);
     if (projected(s))

@@ -29,6 +29,7 @@ enum tg_linear_gate {
 struct tg_linear_gates {
     enum tg_linear_gate kind;
     bool low_rank, beta;
+    bool shared;          /* parameters whose names begin with shared_ (sse.h) */
     size_t N, each, rank; /* state heads; gates of one: 1 or K; of the low rank */
     float most;           /* c of beta */
 };

@@ -187,23 +187,31 @@ static void taylor_map(const struct start *a)
     }
 }
 
-static float norm_start(const struct tg_mixer *m, const struct tg_linear_recipe *r)
+/* The size that the teacher's heads have, over all of them */
+static float norm_start(const struct start *a, const struct tg_linear_recipe *r)
 {
-    float gate = r->z == TG_GATE_FN_SIGMOID ? 2 : 1; /* sigmoid(0) = 1/2 */
-    return m->spec->window ? 0.2F * gate : gate;     /* the window gives most at first */
+    const size_t H = a->o->from->spec->heads;
+    double squares = 0;
+    for (size_t h = 0; h < H && a->o->stats; h++)
+        squares += a->o->stats->output[h] * a->o->stats->output[h];
+    double size = a->o->stats ? sqrt(squares / (double)H) : 1;
+    size *= r->z == TG_GATE_FN_SIGMOID ? 2 : 1;             /* sigmoid(0) = 1/2 */
+    return (float)(a->m->spec->window ? 0.2 * size : size); /* the window gives most at first */
 }
 
 void tg_linear_inherit(const struct tg_mixer *m, const struct tg_origin *o, size_t rule,
                        float *data, size_t count)
 {
     const struct tg_linear_recipe *r = tg_mixer_find(m->spec->mixer)->recipe;
-    const char *name = m->spec->mixer->params[rule].name;
+    const char *name = m->spec->mixer->params[rule].name, *shared = "shared_";
     const struct start a = {m, o, rule, count, data};
     static const struct tg_mixer_start fixed[] = {{"alpha", 1}, {"sink", -4}, {NULL, 0}};
+    if (!strncmp(name, shared, strlen(shared))) /* sse's state for all tokens begins as the others */
+        name += strlen(shared);
     if (!strcmp(name, "conv.weight"))
         conv_weight(&a);
     else if (!strcmp(name, "norm.weight"))
-        tg_mixer_fill(data, count, norm_start(m, r));
+        tg_mixer_fill(data, count, norm_start(&a, r));
     else if (!strcmp(name, "z.weight"))
         z_weight(&a, r->z);
     else if (!strcmp(name, "b.weight"))
@@ -214,11 +222,57 @@ void tg_linear_inherit(const struct tg_mixer *m, const struct tg_origin *o, size
         sigmoid_bias(&a);
     else if (!strcmp(name, "lower_bound"))
         lower_bound(&a);
-    else if (!strcmp(name, "f_a.weight") || !strcmp(name, "g_a.weight"))
+    else if (!strcmp(name, "partition.weight"))
+        random_rows(&a, (double)SMALL);
+    else if (!strcmp(name, "f_a.weight") || !strcmp(name, "g_a.weight") ||
+             !strcmp(name, "q2_a.weight") || !strcmp(name, "k2_a.weight"))
         random_rows(&a, 1 / sqrt((double)m->width));
     else if (m->spec->mixer->params[rule].flags & TG_PARAM_IF_MAP &&
              m->spec->feature_map == TG_MAP_TAYLOR)
         taylor_map(&a);
     else
         tg_mixer_start_fill(m, fixed, rule, data, count);
+}
+
+/* The weight of a norm that the teacher has and the new layer has not goes into the rows that it
+ * scaled; unit vectors do not see the rest of the norm. */
+static void fold_norm(const struct start *a, const char *weight)
+{
+    const struct tg_mixer *from = a->o->from;
+    const float *w = tg_mixer_param(from, weight);
+    const size_t D = a->m->width, rows = a->count / D, K = a->m->spec->head_dim;
+    const bool per_head = from->spec->qk_norm != TG_QK_HEAD;
+    const size_t source = weight[0] == 'q' ? from->spec->heads : from->spec->kv_heads;
+    for (size_t i = 0; w && i < a->count; i++) {
+        const size_t row = i / D, h = row / K * source / (rows / K);
+        const float factor = w[per_head ? h * K + row % K : row % K];
+        a->data[i] *= from->norm && from->norm->plus_one ? 1 + factor : factor;
+    }
+}
+
+/* The keys less their mean, which softmax does not see: W <- W - (W mean) c^T, c . x near 1. Keys
+ * that point the same way would have the delta rule overwrite all that it holds with every token. */
+static void centre(const struct start *a)
+{
+    const struct tg_attention_stats *s = a->o->stats;
+    const size_t D = a->m->width;
+    for (float *w = a->data; s && w < a->data + a->count; w += D) {
+        double mean = 0;
+        for (size_t i = 0; i < D; i++)
+            mean += (double)w[i] * (double)s->mean[i];
+        for (size_t i = 0; i < D; i++)
+            w[i] -= (float)(mean * (double)s->constant[i]);
+    }
+}
+
+void tg_linear_adjust(const struct tg_mixer *m, const struct tg_origin *o, size_t rule, float *data,
+                      size_t count)
+{
+    const char *name = m->spec->mixer->params[rule].name;
+    const bool q = !strcmp(name, "q.weight"), k = !strcmp(name, "k.weight");
+    const struct start a = {m, o, rule, count, data};
+    if ((q || k) && o->from->spec->qk_norm && !m->spec->qk_norm)
+        fold_norm(&a, q ? "q_norm.weight" : "k_norm.weight");
+    if (k && tg_mixer_find(m->spec->mixer)->recipe->unit && !m->spec->qkv_bias && !m->spec->window)
+        centre(&a);
 }

@@ -27,6 +27,7 @@ struct kept {
     float *o, *l, *r, *y; /* recurrence; l; factor of its norm; l + alpha w */
     float *out_gates, *states;
     struct tg_linear_gate_values gates;
+    struct tg_sse_kept sse;
 };
 
 static size_t kept_lay(const struct tg_linear_parts *p, const struct tg_mixer *m,
@@ -60,7 +61,10 @@ static size_t kept_lay(const struct tg_linear_parts *p, const struct tg_mixer *m
     k->r = p->norm.n ? tg_carve(&c, R * p->norm.groups) : NULL;
     k->y = p->has_window ? tg_carve(&c, R * OV) : k->l;
     k->out_gates = tg_carve(&c, tg_proj_out_floats(m, b));
-    k->states = backward ? tg_carve(&c, tg_recur_saved(&p->recur, b)) : NULL;
+    if (p->sse.N)
+        tg_carve(&c, tg_sse_lay(p, b, backward, base ? base + c.used : NULL, &k->sse));
+    else
+        k->states = backward ? tg_carve(&c, tg_recur_saved(&p->recur, b)) : NULL;
     float *gates = base ? base + c.used : NULL;
     return c.used + tg_linear_gates_lay(&p->gates, R, gates, &k->gates);
 }
@@ -83,7 +87,7 @@ struct down {
     float *q0, *k0, *v0;
     float *qw, *kw, *vw;
     float *g, *beta, *low;
-    float *gates, *norm, *proj, *recur, *joint;
+    float *gates, *norm, *proj, *recur, *joint, *sse;
 };
 
 static size_t down_lay(const struct tg_linear_parts *p, const struct tg_mixer *m,
@@ -115,7 +119,8 @@ static size_t down_lay(const struct tg_linear_parts *p, const struct tg_mixer *m
     d->gates = tg_carve(&c, tg_linear_gates_scratch(&p->gates, R));
     d->norm = tg_carve(&c, p->norm.n ? tg_gnorm_work(&p->norm, R) : 0);
     d->proj = tg_carve(&c, tg_proj_work(m, b));
-    d->recur = tg_carve(&c, tg_recur_work(&p->recur, threads));
+    d->recur = tg_carve(&c, p->sse.N ? 0 : tg_recur_work(&p->recur, threads));
+    d->sse = tg_carve(&c, p->sse.N ? tg_sse_bwd_work(p, b, threads) : 0);
     d->joint =
         tg_carve(&c, p->has_window ? tg_joint_work(&p->window.joint, b, threads, true) : 0);
     return c.used;
@@ -125,7 +130,8 @@ static size_t down_lay(const struct tg_linear_parts *p, const struct tg_mixer *m
 static size_t run_work(const struct tg_linear_parts *p, const struct tg_batch *b, int threads,
                        bool step)
 {
-    size_t recur = tg_recur_work(&p->recur, threads), window = 0;
+    size_t window = 0, recur = p->sse.N ? tg_sse_work(p, b, threads)
+                                        : tg_recur_work(&p->recur, threads);
     if (p->has_window)
         window = step ? tg_beside_step_work(&p->window, b, threads)
                       : tg_joint_work(&p->window.joint, b, threads, false);
@@ -168,7 +174,7 @@ static struct store store_of(const struct tg_linear_parts *p)
     s.conv_k = conv ? tg_conv_state(&p->conv_q) : 0;
     s.conv_v = s.conv_k + (conv ? tg_conv_state(&p->conv_k) : 0);
     s.recur = s.conv_v + (conv ? tg_conv_state(&p->conv_v) : 0);
-    s.ring = s.recur + tg_recur_state(&p->recur);
+    s.ring = s.recur + tg_sse_states(&p->sse) * tg_recur_state(&p->recur);
     s.end = s.ring + tg_beside_state(&p->window);
     return s;
 }
@@ -276,8 +282,12 @@ static void run(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct
     if (p->rotary)
         tg_proj_rotate(ctx, m, b, k->q1, k->k1, 1);
     features(ctx, m, p, k);
-    tg_recur_fwd(ctx, &p->recur, b, &in, k->o, (struct tg_states){states, s.recur}, k->states,
-                 work);
+    if (p->sse.N)
+        tg_sse_fwd(ctx, m, p, b, x, &in, k->q1, k->k1, k->o, (struct tg_states){states, s.recur},
+                   &k->sse, work);
+    else
+        tg_recur_fwd(ctx, &p->recur, b, &in, k->o, (struct tg_states){states, s.recur}, k->states,
+                     work);
     gate_out(ctx, m, p, x, k);
     if (p->ones)
         tg_linear_divide(ctx, p, k->o, k->l);
@@ -370,7 +380,10 @@ static void recurrence_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
     memset(d->v, 0, p->rows * p->states * p->Vx * sizeof *d->v);
     memset(d->g, 0, p->rows * p->gates.N * p->gates.each * sizeof *d->g);
     memset(d->beta, 0, p->rows * p->gates.N * sizeof *d->beta);
-    tg_recur_bwd(ctx, &p->recur, b, &in, k->states, d->o, &to, (struct tg_states){0}, d->recur);
+    if (p->sse.N)
+        tg_sse_bwd(ctx, p, b, &in, &k->sse, d->o, &to, d->sse);
+    else
+        tg_recur_bwd(ctx, &p->recur, b, &in, k->states, d->o, &to, (struct tg_states){0}, d->recur);
     if (p->recipe->unit) {
         tg_gnorm_bwd(ctx, &p->unit_q, p->rows, k->q1, NULL, NULL, k->rq, d->q, d->q1, NULL, NULL,
                      NULL);
@@ -380,6 +393,8 @@ static void recurrence_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
     if (p->maps)
         tg_linear_features_bwd(ctx, p, m, k->q1, k->k1, k->q, k->k, d->q, d->k, d->q1, d->k1,
                                grads);
+    if (p->sse.N)
+        tg_sse_heads_bwd(ctx, p, b, &k->sse, d->q1, d->k1, d->sse);
     if (p->own_values)
         tg_linear_values_bwd(ctx, p, d->v, d->v1);
 }
@@ -475,6 +490,8 @@ void tg_linear_mixer_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
         window_bwd(ctx, m, &p, b, &k, &d, grads);
     tg_proj_bwd(ctx, m, b, x, k.proj, d.q0, d.k0, d.v0, dx, grads, d.proj);
     tg_linear_gates_bwd(ctx, &p.gates, m, p.rows, x, &k.gates, d.g, d.beta, dx, grads, d.gates);
+    if (p.sse.N)
+        tg_sse_params_bwd(ctx, m, &p, b, x, &k.sse, dx, grads, d.sse);
     gate_out_bwd(ctx, m, &p, x, &k, &d, dx, grads);
     tg_proj_out_gate_bwd(ctx, m, b, x, k.out_gates, dx, grads);
 }

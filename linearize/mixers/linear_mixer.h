@@ -7,7 +7,8 @@
  *   q, k, v = silu(conv(.))                   with a short convolution; or silu of some (recipe)
  *   q, k    = rot(.)                          unless the linear branch is plain
  *   q, k    = x / sqrt(|x|^2 + 1e-6)          recipe: unit; or phi(.), recipe: map
- *   o       = recurrence of kernels/recur.h, gates of linear_gates.h, beta = c sigmoid(x Wb^T)
+ *   o       = recurrence of kernels/recur.h, gates of linear_gates.h, beta = c sigmoid(x Wb^T);
+ *             recipe: sparse, that of sse.h
  *   l       = o / (the same sum over ones in place of v)     recipe: map, unless plain_values
  *           = norm(o) . f(z)                                 else; z = x Wz^T or (x Wga^T) Wgb^T
  *   y       = (l + alpha . w) Wo^T            alpha per head; output gate and bias as the layer has
@@ -33,10 +34,10 @@ struct tg_linear_recipe {
     enum tg_linear_gate gate;
     bool silu_q, silu_k, silu_v; /* without a convolution */
     bool unit, map;
+    bool sparse; /* states of which a token uses few (sse.h) */
     enum tg_linear_norm norm;
     enum tg_gate_fn z; /* f; TG_GATE_FN_NONE: no z */
     float scale;       /* of o; 0: K^-1/2 */
-    /* First values of z and of the output's norm: see tg_linear_inherit */
 };
 
 size_t tg_linear_mixer_saved(const struct tg_mixer *m, const struct tg_batch *b);
@@ -55,7 +56,7 @@ size_t tg_linear_mixer_step_work(const struct tg_mixer *m, const struct tg_batch
 void tg_linear_mixer_step(const struct tg_ctx *ctx, const struct tg_mixer *m,
                           const struct tg_batch *b, size_t capacity, const float *x,
                           float *const *states, float *y, float *work);
-/* First values (docs/mixers/inherit.md) */
+/* First values: linear_inherit.c */
 void tg_linear_inherit(const struct tg_mixer *m, const struct tg_origin *o, size_t rule,
                        float *data, size_t count);
 
@@ -64,11 +65,15 @@ double tg_linear_first_decay(const struct tg_mixer *m, const struct tg_origin *o
                              size_t each);
 double tg_linear_first_rate(const struct tg_mixer *m, const struct tg_origin *o, size_t s);
 
+/* Keys of unit rows are centred, q/k norms that the layer has not folded into q and k */
+void tg_linear_adjust(const struct tg_mixer *m, const struct tg_origin *o, size_t rule, float *data,
+                      size_t count);
+
 /* A row's functions; it adds its name and recipe */
 #define TG_LINEAR_MIXER_OPS                                                                        \
     .saved_floats = tg_linear_mixer_saved, .work_floats = tg_linear_mixer_work,                    \
     .forward = tg_linear_mixer_fwd, .backward = tg_linear_mixer_bwd,                               \
     .state_floats = tg_linear_mixer_state, .step_work_floats = tg_linear_mixer_step_work,          \
-    .step = tg_linear_mixer_step, .inherit = tg_linear_inherit
+    .step = tg_linear_mixer_step, .inherit = tg_linear_inherit, .adjust = tg_linear_adjust
 
 #endif

@@ -91,6 +91,8 @@ void tg_linear_parts_of(const struct tg_mixer *m, const struct tg_batch *b,
     p->unit_k = unit_of(p->G, p->K);
     p->norm = norm_of(p, m);
     p->gates = tg_linear_gates_of(m, r->gate, r->rule == TG_RULE_DELTA);
+    if (r->sparse)
+        p->sse = tg_sse_of(m, r->gate);
     recurrence_of(m, p);
 }
 

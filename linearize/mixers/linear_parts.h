@@ -7,6 +7,7 @@
 #include "linearize/kernels/featuremap.h"
 #include "linearize/mixers/beside.h"
 #include "linearize/mixers/linear_mixer.h"
+#include "linearize/mixers/sse.h"
 
 struct tg_linear_parts {
     const struct tg_linear_recipe *recipe;
@@ -23,6 +24,7 @@ struct tg_linear_parts {
     struct tg_map map;
     struct tg_linear_gates gates;
     struct tg_recur recur;
+    struct tg_sse sse; /* of sparse rows: recur for each of their states */
     struct tg_beside window;
 };
 void tg_linear_parts_of(const struct tg_mixer *m, const struct tg_batch *b,

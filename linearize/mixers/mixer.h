@@ -33,7 +33,9 @@ struct tg_mixer_grads {
 struct tg_attention_stats {
     const double *distance; /* mean of sum_j p_tj (t - j): how far back it looks, in tokens */
     const double *entropy;  /* mean of -sum_j p_tj log p_tj, in nats */
-    const float *constant;  /* [D] c with c . x near 1 for the layer's inputs x, by least squares */
+    const double *output;   /* RMS of sum_j p_tj v_j */
+    /* [D], of the layer's inputs x: their mean, and c with c . x near 1 by least squares */
+    const float *mean, *constant;
 };
 /* What a new layer is made from */
 struct tg_origin {
@@ -74,6 +76,10 @@ struct tg_mixer_ops {
      * memory, bad weights), and the caller fails. NULL: no plan gives it. */
     void (*inherit)(const struct tg_mixer *m, const struct tg_origin *o, size_t rule, float *data,
                     size_t count);
+    /* Changes what the caller copied from the teacher, where the new mixer needs it another way.
+     * NULL: nothing to do. */
+    void (*adjust)(const struct tg_mixer *m, const struct tg_origin *o, size_t rule, float *data,
+                   size_t count);
 };
 extern const struct tg_mixer_ops
     *const tg_mixers[]; /* same order as tg_mixer_schemas, NULL-terminated */

@@ -4,14 +4,8 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "linearize/mixers/latent.h"
 #include "linearize/surgery/surgery_internal.h"
-
-static void change_layer(const struct tg_plan_layer *p, const struct tg_layer_spec *from,
-                         size_t width, struct tg_layer_spec *to)
-{
-    tg_plan_layer_spec(p, from, to);
-    to->kv_rank = to->kv_rank < width ? to->kv_rank : width; /* adopt does not know D */
-}
 
 int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p,
                     struct tg_model_spec *student, struct tg_err *err)
@@ -25,7 +19,8 @@ int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p
     snprintf(student->base_family, sizeof student->base_family, "%s", teacher->base_family);
     for (size_t l = 0; l < p->count; l++)
         if (p->layers[l].mixer)
-            change_layer(&p->layers[l], &teacher->layers[l], teacher->width, &student->layers[l]);
+            tg_plan_layer_spec(&p->layers[l], teacher->width, &teacher->layers[l],
+                               &student->layers[l]);
     status = tg_spec_check(student, "plan", err);
     if (status)
         tg_spec_release(student);
@@ -79,20 +74,24 @@ static bool repeat_heads(const struct tg_model *teacher, struct tg_model *s,
     return true;
 }
 
-static int inherit_param(const struct tg_model *teacher, const struct tg_lookback *look,
-                         struct tg_model *s, const struct tg_param *p, struct tg_err *err)
+/* An output gate that the teacher has not begins open: sigmoid(4) */
+static void open_gate(const struct tg_param *p, const struct tg_attention_stats *stats, float *data)
 {
-    const struct tg_param *t = same_in(teacher, p);
-    if (t) {
-        memcpy(s->data + p->offset, teacher->data + t->offset, p->count * sizeof *s->data);
-        return TG_OK;
-    }
-    if (repeat_heads(teacher, s, p))
-        return TG_OK;
-    if (!p->is_new || p->layer < 0)
-        return tg_fail(err, TG_ERR_MISMATCH, "%s: the teacher has none of this shape", p->name);
-    size_t l = (size_t)p->layer;
+    const bool bias = strcmp(p->local, "out_gate.bias") == 0;
+    const size_t D = p->rank == 2 ? (size_t)p->shape[1] : 1;
+    for (size_t i = 0; i < p->count; i++)
+        data[i] = bias ? 4 : stats ? 4 * stats->constant[i % D] : 0;
+}
+
+/* A changed layer's parameter, from the layer that it replaces */
+static void make_param(const struct tg_model *teacher, const struct tg_lookback *look,
+                       struct tg_model *s, const struct tg_param *p, bool copied)
+{
+    const size_t l = (size_t)p->layer;
     const struct tg_mixer_schema *schema = s->spec.layers[l].mixer;
+    const struct tg_mixer_ops *ops = tg_mixer_find(schema);
+    const size_t rule = rule_of(schema, p->local);
+    float *data = s->data + p->offset;
     struct tg_mixer mixer, from;
     tg_model_mixer(s, l, s->data, NULL, &mixer);
     tg_model_mixer(teacher, l, teacher->data, NULL, &from);
@@ -100,8 +99,33 @@ static int inherit_param(const struct tg_model *teacher, const struct tg_lookbac
                                      .layer = l,
                                      .layer_count = s->spec.layer_count,
                                      .stats = tg_lookback_of(look, l)};
-    float *data = s->data + p->offset;
-    tg_mixer_find(schema)->inherit(&mixer, &origin, rule_of(schema, p->local), data, p->count);
+    if (copied && ops->adjust)
+        ops->adjust(&mixer, &origin, rule, data, p->count);
+    else if (!copied && !p->is_new)
+        open_gate(p, origin.stats, data);
+    else if (!copied)
+        ops->inherit(&mixer, &origin, rule, data, p->count);
+}
+
+static bool changed(const struct tg_model *teacher, const struct tg_model *s,
+                    const struct tg_param *p)
+{
+    return p->is_mixer && s->spec.layers[p->layer].mixer != teacher->spec.layers[p->layer].mixer;
+}
+
+static int inherit_param(const struct tg_model *teacher, const struct tg_lookback *look,
+                         struct tg_model *s, const struct tg_param *p, struct tg_err *err)
+{
+    const struct tg_param *t = same_in(teacher, p);
+    const float *data = s->data + p->offset;
+    if (t)
+        memcpy(s->data + p->offset, teacher->data + t->offset, p->count * sizeof *s->data);
+    const bool copied = t || repeat_heads(teacher, s, p);
+    const bool gate = p->is_mixer && strncmp(p->local, "out_gate.", 9) == 0;
+    if (!copied && !(p->is_new || gate))
+        return tg_fail(err, TG_ERR_MISMATCH, "%s: the teacher has none of this shape", p->name);
+    if (!copied || changed(teacher, s, p))
+        make_param(teacher, look, s, p, copied);
     for (size_t i = 0; i < p->count; i++)
         if (!isfinite(data[i]))
             return tg_fail(err, TG_ERR_VALUE,
@@ -111,13 +135,39 @@ static int inherit_param(const struct tg_model *teacher, const struct tg_lookbac
     return TG_OK;
 }
 
+/* The plan with the ranks that its errors allow, layers owned by `to` */
+static int settle_ranks(const struct tg_model *teacher, const struct tg_plan *p, struct tg_plan *to,
+                        struct tg_err *err)
+{
+    int status = tg_plan_check(p, &teacher->spec, "plan", err);
+    if (!status)
+        status = tg_plan_init(to, p->count, err);
+    for (size_t l = 0; l < p->count && !status; l++) {
+        struct tg_maybe *set = to->layers[l].set;
+        struct tg_mixer from;
+        size_t rank;
+        to->layers[l] = p->layers[l];
+        if (!set[TG_PLAN_RANK_ERROR].given)
+            continue;
+        tg_model_mixer(teacher, l, teacher->data, NULL, &from);
+        status = tg_latent_rank(&from, set[TG_PLAN_RANK_ERROR].value, &rank, err);
+        set[TG_PLAN_RANK_ERROR].given = false;
+        set[TG_PLAN_RANK] = tg_given((double)rank);
+    }
+    return status;
+}
+
 int tg_surgery_apply(const struct tg_model *teacher, const struct tg_plan *p,
                      const struct tg_lookback *look, struct tg_model **student, struct tg_err *err)
 {
     struct tg_model_spec spec = {0};
     struct tg_model *s = NULL;
     *student = NULL;
-    int status = tg_surgery_spec(&teacher->spec, p, &spec, err);
+    struct tg_plan settled = {0};
+    int status = settle_ranks(teacher, p, &settled, err);
+    if (!status)
+        status = tg_surgery_spec(&teacher->spec, &settled, &spec, err);
+    tg_plan_release(&settled);
     if (status)
         return status;
     status = tg_model_create(&s, &spec, &teacher->ctx, err);

@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "base/pool.h"
@@ -25,7 +26,7 @@ void tg_lookback_release(struct tg_lookback *l)
     tg_free(l->of);
     tg_free(l->means);
     tg_free(l->sums);
-    tg_free(l->constants);
+    tg_free(l->vectors);
     tg_free(l->inputs);
     *l = (struct tg_lookback){0};
 }
@@ -41,12 +42,12 @@ static int start(struct tg_lookback *out, const struct tg_model_spec *spec, stru
     for (size_t l = 0; l < spec->layer_count; l++)
         heads += attends(&spec->layers[l]) ? spec->layers[l].heads : 0;
     out->of = tg_alloc_array(spec->layer_count, sizeof *out->of);
-    out->means = tg_alloc_array(heads, 2 * sizeof *out->means);
-    out->sums = tg_alloc_array(heads, 2 * sizeof *out->sums);
+    out->means = tg_alloc_array(heads, 3 * sizeof *out->means);
+    out->sums = tg_alloc_array(heads, 3 * sizeof *out->sums);
     out->width = spec->width;
-    out->constants = tg_alloc_floats(spec->layer_count * spec->width);
+    out->vectors = tg_alloc_floats(2 * spec->layer_count * spec->width);
     out->inputs = tg_alloc_array(spec->layer_count * spec->width, 2 * sizeof *out->inputs);
-    if (!out->of || !out->means || !out->sums || !out->constants || !out->inputs)
+    if (!out->of || !out->means || !out->sums || !out->vectors || !out->inputs)
         return tg_fail(err, TG_ERR_NOMEM, "no memory for measures of %zu heads", heads);
     out->layers = spec->layer_count;
     for (size_t l = 0; l < spec->layer_count; l++) {
@@ -55,8 +56,10 @@ static int start(struct tg_lookback *out, const struct tg_model_spec *spec, stru
             continue;
         out->of[l].distance = out->means + at;
         out->of[l].entropy = out->means + at + H;
-        out->of[l].constant = out->constants + l * spec->width;
-        at += 2 * H;
+        out->of[l].output = out->means + at + 2 * H;
+        out->of[l].mean = out->vectors + 2 * l * spec->width;
+        out->of[l].constant = out->of[l].mean + spec->width;
+        at += 3 * H;
     }
     return TG_OK;
 }
@@ -70,9 +73,9 @@ struct pass {
     size_t *blocks; /* [sequences + 1] blocks of rows before each sequence */
     float *hidden;  /* [rows,D] */
     float *q, *k, *v;
-    float *scores;          /* [threads][ROW_BLOCK, longest] */
-    double *parts;          /* [blocks][H][distance, entropy] */
-    size_t longest, layers; /* up to the last one that attends */
+    float *scores;          /* [threads][ROW_BLOCK, longest + V] */
+    double *parts;          /* [blocks][H][distance, entropy, output] */
+    size_t longest, values, layers; /* up to the last one that attends */
     int status;
     struct tg_err *err;
 };
@@ -89,8 +92,9 @@ static double score_of(const struct tg_layer_spec *l, float product)
     return cap > 0 ? cap * tanh(s / cap) : s;
 }
 
-/* Token t with the products s [count] of its query and keys first .. t, one head: adds to sums. */
-static void add_row(const struct layer_job *w, size_t h, size_t t, size_t first, const float *s,
+/* Token t with the products s [count] of its query and keys first .. t, one head: adds to sums; s
+ * becomes the attention p. */
+static void add_row(const struct layer_job *w, size_t h, size_t t, size_t first, float *s,
                     double sums[2])
 {
     const size_t count = t + 1 - first, sinks = w->sink ? w->s->sinks : 0;
@@ -108,6 +112,8 @@ static void add_row(const struct layer_job *w, size_t h, size_t t, size_t first,
     }
     for (size_t i = 0; i < sinks; i++)
         rest += exp((double)sink[i] - most);
+    for (size_t i = 0; i < count; i++)
+        s[i] = (float)(exp(score_of(w->s, s[i]) - most) / (keys + rest));
     sums[0] += far / (keys + rest);
     sums[1] += (keys * log(keys + rest) + spread) / (keys + rest);
 }
@@ -119,8 +125,10 @@ static void block_item(void *ud, size_t item, int worker)
     const struct pass *p = w->p;
     const size_t H = w->s->heads, G = w->s->kv_heads, K = w->s->head_dim, window = w->s->window;
     const size_t block = item / H, h = item % H;
-    float *scores = p->scores + (size_t)worker * ROW_BLOCK * p->longest;
-    double *sums = p->parts + 2 * item;
+    const size_t V = tg_value_dim(w->s);
+    float *scores = p->scores + (size_t)worker * ROW_BLOCK * (p->longest + p->values);
+    float *y = scores + ROW_BLOCK * p->longest;
+    double *sums = p->parts + 3 * item;
     size_t i = 0;
     while (p->blocks[i + 1] <= block)
         i++;
@@ -130,11 +138,17 @@ static void block_item(void *ud, size_t item, int worker)
     const size_t first = window && from + 1 > window ? from + 1 - window : 0, keys = to - first;
     tg_gemm1(false, true, to - from, keys, K, 1, p->q + ((begin + from) * H + h) * K, H * K,
              p->k + ((begin + first) * G + h / (H / G)) * K, G * K, 0, scores, keys);
-    sums[0] = sums[1] = 0;
+    sums[0] = sums[1] = sums[2] = 0;
     for (size_t t = from; t < to; t++) {
         const size_t own = window && t + 1 > window ? t + 1 - window : 0;
-        add_row(w, h, t, own, scores + (t - from) * keys + own - first, sums);
+        float *row = scores + (t - from) * keys;
+        add_row(w, h, t, own, row + own - first, sums);
+        memset(row, 0, (own - first) * sizeof *row);
+        memset(row + t + 1 - first, 0, (to - t - 1) * sizeof *row);
     }
+    tg_gemm1(false, false, to - from, V, keys, 1, scores, keys,
+             p->v + ((begin + first) * G + h / (H / G)) * V, G * V, 0, y, V);
+    sums[2] = p->teacher->ctx.k->sum_squares(y, (to - from) * V);
 }
 
 static void add_inputs(const struct pass *p, size_t layer, const float *x)
@@ -149,18 +163,19 @@ static void add_inputs(const struct pass *p, size_t layer, const float *x)
         }
 }
 
-/* c of a layer from the sums of its inputs. A channel that never changes has a variance of a
+/* Mean and c of a layer from the sums of its inputs. A channel that never changes has a variance of a
  * millionth of its square, so that one alone is enough. */
-static void constant_of(const struct tg_lookback *l, size_t layer)
+static void vectors_of(const struct tg_lookback *l, size_t layer)
 {
     const size_t D = l->width;
     const double *sum = l->inputs + 2 * layer * D, *squares = sum + D, n = (double)l->tokens;
-    float *c = l->constants + layer * D;
+    float *average = l->vectors + 2 * layer * D, *c = average + D;
     double total = 1;
     for (size_t i = 0; i < D; i++) {
         const double mean = sum[i] / n, square = squares[i] / n;
         const double variance = fmax(square - mean * mean, 1e-6 * square);
         const double ratio = variance > 0 ? mean / variance : 0;
+        average[i] = (float)mean;
         c[i] = (float)ratio;
         total += ratio * mean;
     }
@@ -185,11 +200,12 @@ static void seen(void *ud, size_t layer, const float *x, const float *y)
     add_inputs(p, layer, x);
     double *sums = p->out->sums + (p->out->of[layer].distance - p->out->means);
     for (size_t item = 0; item < blocks * H; item++) {
-        sums[item % H] += p->parts[2 * item];
-        sums[H + item % H] += p->parts[2 * item + 1];
+        sums[item % H] += p->parts[3 * item];
+        sums[H + item % H] += p->parts[3 * item + 1];
+        sums[2 * H + item % H] += p->parts[3 * item + 2];
     }
     for (size_t h = 0; h < H && !p->status; h++)
-        if (!isfinite(sums[h]) || !isfinite(sums[H + h]))
+        if (!isfinite(sums[h]) || !isfinite(sums[H + h]) || !isfinite(sums[2 * H + h]))
             p->status =
                 tg_fail(p->err, TG_ERR_VALUE,
                         "layer %zu, head %zu: the teacher's attention is not finite", layer, h);
@@ -216,13 +232,14 @@ static int pass_init(struct pass *p, struct tg_err *err)
         q = a > q ? a : q;
         k = s->kv_heads * s->head_dim > k ? s->kv_heads * s->head_dim : k;
         v = c > v ? c : v;
+        p->values = tg_value_dim(s) > p->values ? tg_value_dim(s) : p->values;
     }
     p->hidden = tg_alloc_floats(rows * spec->width);
     p->q = tg_alloc_floats(rows * q);
     p->k = tg_alloc_floats(rows * k);
     p->v = tg_alloc_floats(rows * v);
-    p->scores = tg_alloc_floats(threads * ROW_BLOCK * p->longest);
-    p->parts = tg_alloc_array(p->blocks ? p->blocks[p->b->count] * heads : 0, 2 * sizeof(double));
+    p->scores = tg_alloc_floats(threads * ROW_BLOCK * (p->longest + p->values));
+    p->parts = tg_alloc_array(p->blocks ? p->blocks[p->b->count] * heads : 0, 3 * sizeof(double));
     if (!p->blocks || !p->hidden || !p->q || !p->k || !p->v || !p->scores || !p->parts)
         return tg_fail(err, TG_ERR_NOMEM, "no memory to measure %zu tokens at a time", rows);
     int status = tg_run_create(&p->run, err);
@@ -261,10 +278,14 @@ int tg_lookback_measure(struct tg_lookback *out, const struct tg_model *teacher,
         for (size_t l = 0; l < out->layers; l++) {
             const double *at = out->of[l].distance;
             const size_t from = at ? (size_t)(at - out->means) : 0;
-            for (size_t i = 0; at && i < 2 * teacher->spec.layers[l].heads; i++)
+            const size_t H = teacher->spec.layers[l].heads;
+            for (size_t i = 0; at && i < 3 * H; i++)
                 out->means[from + i] = out->sums[from + i] / (double)out->tokens;
+            for (size_t i = 2 * H; at && i < 3 * H; i++)
+                out->means[from + i] = sqrt(out->means[from + i] /
+                                            (double)tg_value_dim(&teacher->spec.layers[l]));
             if (at)
-                constant_of(out, l);
+                vectors_of(out, l);
         }
     }
     pass_release(&p);

@@ -11,13 +11,15 @@ struct tg_lookback {
     struct tg_attention_stats *of; /* [layers]; NULL arrays: the layer does not attend. Owned */
     double *means, *sums; /* the arrays of `of`, and their sums over tokens, laid alike. Owned */
     size_t width;         /* D */
-    float *constants;     /* [layers,D] of `of`. Owned */
+    float *vectors;       /* [layers][mean, constant][D] of `of`. Owned */
     double *inputs;       /* [layers][sum of x, of x^2][D]. Owned */
 };
 
 /* Runs the teacher over ids [rows] and adds every token's
  *
  *   distance  sum_j p_tj (t - j)        entropy  -sum_j p_tj log p_tj
+ *
+ *   output    the square of sum_j p_tj v_j, whose mean's root over V it becomes
  *
  * with p_tj the attention of token t to key j, learned sinks in its denominator; and the vector c of
  * each layer that makes E (c . x - 1)^2 least over its inputs x, their channels taken as independent

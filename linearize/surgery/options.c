@@ -1,4 +1,5 @@
 /* Options of a plan's layers: who has them, where the spec holds them, whether a value can be. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -64,7 +65,7 @@ static bool has_kv(const struct tg_mixer_schema *s)
 }
 static bool has_denominator(const struct tg_mixer_schema *s)
 {
-    return s->flags & TG_MIXER_BESIDE && s->flags & TG_MIXER_FAR && has_param(s, "norm.weight");
+    return tg_schema_has(s, TG_PARAM_IF_PLAIN_VALUES);
 }
 static bool has_conv(const struct tg_mixer_schema *s)
 {
@@ -78,36 +79,42 @@ static bool has_groups(const struct tg_mixer_schema *s)
 {
     return has_dim(s, TG_DIM_GROUPS) || has_dim(s, TG_DIM_X_B_C);
 }
+static bool has_latent(const struct tg_mixer_schema *s)
+{
+    return has_dim(s, TG_DIM_KV_RANK);
+}
 /* beta, by which the delta rule's eigenvalues become negative */
 static bool has_beta(const struct tg_mixer_schema *s)
 {
     return has_param(s, "b.weight");
 }
 
-/* Sizes that are no dimension of a parameter: a mixer has them if it gives a layer one. */
-static struct tg_recurrent_spec adopted(const struct tg_mixer_schema *s)
+/* A layer that the mixer made its own */
+static struct tg_layer_spec adopted(const struct tg_mixer_schema *s)
 {
     struct tg_layer_spec l = {.mixer = s,
                               .heads = 4,
                               .kv_heads = 2,
                               .head_dim = 16,
                               .rotary_dim = 16,
-                              .attn_scale = 0.25};
+                              .attn_scale = 0.25,
+                              .feature_map = TG_MAP_HEDGEHOG_SOFTMAX};
     if (s->adopt)
         s->adopt(&l);
-    return l.recurrent;
+    return l;
 }
+/* Sizes that are no dimension of a parameter: a mixer has them if it gives a layer one. */
 static bool has_partitions(const struct tg_mixer_schema *s)
 {
-    return adopted(s).partitions > 0;
+    return adopted(s).recurrent.partitions > 0;
 }
 static bool has_active(const struct tg_mixer_schema *s)
 {
-    return adopted(s).active > 0;
+    return adopted(s).recurrent.active > 0;
 }
 static bool has_chunk(const struct tg_mixer_schema *s)
 {
-    return adopted(s).chunk > 0;
+    return adopted(s).recurrent.chunk > 0;
 }
 
 const char *tg_plan_names_map(size_t i)
@@ -133,7 +140,8 @@ const struct tg_plan_option tg_plan_rows[TG_PLAN_KEYS] = {
 #define SIZE(field) TG_STORE_SIZE, offsetof(struct tg_layer_spec, field)
 #define TRUTH(field) TG_STORE_TRUTH, offsetof(struct tg_layer_spec, field)
 #define UNTRUTH(field) TG_STORE_UNTRUTH, offsetof(struct tg_layer_spec, field)
-#define AT(store) store, 0
+#define IN_ROW(store) store, 0
+#define REAL(store) store, 0
 #define TG_PLAN_OPTION(id, name, flag, choice, lo, hi, has, store, meta, help)                     \
     {name, choice, lo, hi, has, store},
 #include "linearize/surgery/options.def"
@@ -146,7 +154,7 @@ const char *tg_plan_value_text(enum tg_plan_key key, double value, char *buf, si
     if (row->choice)
         snprintf(buf, size, "%s", row->choice((size_t)value));
     else
-        snprintf(buf, size, "%.0f", value);
+        snprintf(buf, size, "%.15g", value);
     return buf;
 }
 
@@ -189,6 +197,8 @@ double tg_plan_value_in(enum tg_plan_key key, const struct tg_layer_spec *l)
         return (double)l->feature_dim;
     case TG_STORE_KV:
         return l->kv_heads == l->heads;
+    case TG_STORE_ERROR:
+        return NAN;
     default:
         return (double)(has_dim(l->mixer, TG_DIM_KV_RANK) ? l->kv_rank : l->recurrent.rank);
     }
@@ -224,6 +234,8 @@ static void put(enum tg_plan_key key, double value, const struct tg_layer_spec *
     case TG_STORE_RANK:
         *(has_dim(l->mixer, TG_DIM_KV_RANK) ? &l->kv_rank : &l->recurrent.rank) = (size_t)value;
         break;
+    case TG_STORE_ERROR:
+        break;
     }
 }
 
@@ -235,14 +247,15 @@ static void put_given(const struct tg_plan_layer *p, const struct tg_layer_spec 
             put((enum tg_plan_key)k, p->set[k].value, from, l);
     if (!has_map(p->mixer) || !tg_feature_map_has_weights(l->feature_map))
         l->feature_dim = 0;
-    else if (l->feature_dim == 0)
+    else if (l->feature_dim == 0 ||
+             (p->set[TG_PLAN_FEATURE_MAP].given && !p->set[TG_PLAN_FEATURE_DIM].given))
         l->feature_dim = tg_feature_dim_default(l->feature_map, l->head_dim);
 }
 
 /* What is given is put twice: sizes that the mixer derives from others must see it, and those that
  * it sets must give way. */
-void tg_plan_layer_spec(const struct tg_plan_layer *p, const struct tg_layer_spec *from,
-                        struct tg_layer_spec *to)
+void tg_plan_layer_spec(const struct tg_plan_layer *p, size_t width,
+                        const struct tg_layer_spec *from, struct tg_layer_spec *to)
 {
     *to = *from;
     to->mixer = p->mixer;
@@ -255,6 +268,7 @@ void tg_plan_layer_spec(const struct tg_plan_layer *p, const struct tg_layer_spe
     if (!p->mixer->adopt)
         return;
     p->mixer->adopt(to);
+    to->kv_rank = to->kv_rank < width ? to->kv_rank : width; /* adopt does not know D */
     put_given(p, from, to);
 }
 
@@ -264,8 +278,8 @@ void tg_plan_defaults(struct tg_plan_layer *p)
         p->set[TG_PLAN_WINDOW] = tg_given((double)p->mixer->window);
     if (has_sinks(p->mixer))
         p->set[TG_PLAN_SINKS] = tg_given((double)p->mixer->sinks);
-    if (has_map(p->mixer) && !p->mixer->adopt)
-        p->set[TG_PLAN_FEATURE_MAP] = tg_given(TG_MAP_HEDGEHOG_SOFTMAX);
+    if (has_map(p->mixer))
+        p->set[TG_PLAN_FEATURE_MAP] = tg_given(adopted(p->mixer).feature_map);
 }
 
 static double value_or(const struct tg_plan_layer *p, enum tg_plan_key key, double fallback)
@@ -305,7 +319,7 @@ static int check_option(const struct tg_plan_layer *p, enum tg_plan_key key, siz
         why = " that is not gated";
     }
     enum tg_feature_map map =
-        (enum tg_feature_map)value_or(p, TG_PLAN_FEATURE_MAP, TG_MAP_HEDGEHOG_SOFTMAX);
+        (enum tg_feature_map)value_or(p, TG_PLAN_FEATURE_MAP, adopted(p->mixer).feature_map);
     if (key == TG_PLAN_FEATURE_DIM && !tg_feature_map_has_weights(map)) {
         hi = 0;
         why = " with a map without weights";
@@ -330,6 +344,13 @@ int tg_plan_check_layer(const struct tg_plan_layer *p, const struct tg_layer_spe
     if (!(p->mixer->flags & TG_MIXER_PLAN))
         return tg_fail(err, TG_ERR_VALUE, "%s: layer %zu: mixer '%s' cannot replace softmax", where,
                        l, p->mixer->name);
+    if (from->window && !(p->mixer->flags & TG_MIXER_LINEAR))
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: layer %zu sees %zu tokens; '%s' keeps and sees all of them", where, l,
+                       from->window, p->mixer->name);
+    if (p->set[TG_PLAN_RANK].given && p->set[TG_PLAN_RANK_ERROR].given)
+        return tg_fail(err, TG_ERR_VALUE, "%s: layer %zu: rank and rank_error are both given",
+                       where, l);
     for (int k = 0; k < TG_PLAN_KEYS; k++) {
         int status = p->set[k].given ? check_option(p, (enum tg_plan_key)k, l, where, err) : TG_OK;
         if (status)

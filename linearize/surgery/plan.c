@@ -117,14 +117,15 @@ static int spread(struct tg_plan *p, const struct tg_plan_options *o, bool *chos
     return status;
 }
 
-/* A window layer of the teacher changes only to a smaller window. */
+/* A window layer of the teacher changes only to what costs less: a smaller window, a state. */
 static bool worth_changing(const struct tg_plan_layer *to, const struct tg_layer_spec *from)
 {
     bool small = from->mixer->flags & TG_MIXER_TEACHER && from->window > 0;
     const struct tg_maybe *window = &to->set[TG_PLAN_WINDOW];
-    bool constant = to->mixer && to->mixer->flags & TG_MIXER_LINEAR;
-    return to->mixer && (!small || (constant && (double)from->window >
-                                                    (window->given ? window->value : 0)));
+    if (!to->mixer || !small)
+        return to->mixer != NULL;
+    return to->mixer->flags & TG_MIXER_LINEAR &&
+           (double)from->window > (window->given ? window->value : 0);
 }
 
 /* An override that changes no layer is a mistake: its layers are kept, or overridden themselves. */

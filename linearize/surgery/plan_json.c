@@ -45,7 +45,9 @@ static int read_option(struct tg_json v, const char *here, enum tg_plan_key key,
     if (!tg_json_has(tg_json_key(v, row->name)))
         return TG_OK;
     snprintf(where, sizeof where, "%s.%s", here, row->name);
-    if (!row->choice) {
+    if (row->store == TG_STORE_ERROR) {
+        status = tg_json_get_num(v, row->name, row->lo, row->hi, &value, err);
+    } else if (!row->choice) {
         status = tg_json_get_int(v, row->name, (int64_t)row->lo, (int64_t)row->hi, &number, err);
         value = (double)number;
     } else if (row->choice == tg_plan_names_switch) {
@@ -150,7 +152,9 @@ int tg_plan_load(struct tg_plan *p, const char *path, const struct tg_model_spec
 void tg_plan_option_write_json(enum tg_plan_key key, double value, struct tg_json_out *out)
 {
     const struct tg_plan_option *row = &tg_plan_rows[key];
-    if (!row->choice)
+    if (row->store == TG_STORE_ERROR)
+        tg_jout_num(out, row->name, value);
+    else if (!row->choice)
         tg_jout_int(out, row->name, (int64_t)value);
     else if (row->choice == tg_plan_names_switch)
         tg_jout_bool(out, row->name, value != 0);

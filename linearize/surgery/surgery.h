@@ -53,7 +53,8 @@ enum tg_plan_store {
     TG_STORE_FORM,
     TG_STORE_FEATURES,
     TG_STORE_KV,
-    TG_STORE_RANK
+    TG_STORE_RANK,
+    TG_STORE_ERROR /* a real number, of which the spec holds only what follows from it */
 };
 struct tg_plan_option {
     const char *name;
@@ -72,11 +73,12 @@ const char *tg_plan_names_kv(size_t i);     /* "shared", "expanded" */
 const char *tg_plan_value_text(enum tg_plan_key key, double value, char *buf, size_t size);
 /* "window": 128 in the object that is open */
 void tg_plan_option_write_json(enum tg_plan_key key, double value, struct tg_json_out *out);
-/* The option's value in a layer's spec */
+/* The option's value in a layer's spec; NaN for TG_STORE_ERROR */
 double tg_plan_value_in(enum tg_plan_key key, const struct tg_layer_spec *l);
-/* The spec that `from` becomes. Nothing is checked. */
-void tg_plan_layer_spec(const struct tg_plan_layer *p, const struct tg_layer_spec *from,
-                        struct tg_layer_spec *to);
+/* The spec that `from` becomes in a model of this width. Nothing is checked, and rank_error, which
+ * needs weights, is left out. */
+void tg_plan_layer_spec(const struct tg_plan_layer *p, size_t width,
+                        const struct tg_layer_spec *from, struct tg_layer_spec *to);
 
 /* What a ranking says of one layer (or pair, for auto): lower is safer to change. */
 struct tg_rank_row {
@@ -112,9 +114,9 @@ void tg_rank_release(struct tg_rank *r);
  *
  * Options change softmax layers and windows larger than the new one. A teacher's window that is no
  * larger is left alone: its cost is constant already and it never saw farther back; a plan file
- * that names it changes it, to a mixer whose cost is constant too. A positive `sinks` takes the gated
- * form of a mixer that has one. An override gives its layers another mixer with its own options;
- * layers that are kept stay so. */
+ * that names it changes it, to a mixer whose cost is constant too. A positive `sinks` takes the
+ * gated form of a mixer that has one. An override gives its layers another mixer with its own
+ * options; layers that are kept stay so. */
 int tg_plan_make(struct tg_plan *p, const struct tg_model_spec *teacher,
                  const struct tg_plan_options *o, const struct tg_rank *rank, struct tg_err *err);
 /* The format is written out in plan_json.c. */

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/mem.h"
+#include "base/rng.h"
 #include "convert/params.h"
 #include "linearize/kernels/gemm.h"
 #include "linearize/kernels/recur.h"
@@ -25,8 +26,9 @@ static double seconds(int threads)
 static float *numbers(size_t n, unsigned seed)
 {
     float *x = tg_alloc_floats(n + 1);
+    struct tg_rng rng = tg_rng_make(seed, 0);
     for (size_t i = 0; x && i < n; i++)
-        x[i] = (float)((unsigned)(i + seed) * 2654435761u >> 8) / (float)(1 << 23) - 1;
+        x[i] = (float)(tg_rng_u32(&rng) >> 8) / (float)(1 << 23) - 1;
     return x;
 }
 

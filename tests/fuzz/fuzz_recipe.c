@@ -45,6 +45,7 @@ static void check_options(const struct tg_parse *p)
         case TG_OPT_BYTES:
             require(in_limits(o, (double)*(const int64_t *)at));
             break;
+        case TG_OPT_MAYBE_NUM:
         case TG_OPT_MAYBE: {
             const struct tg_maybe *m = at;
             require(!m->given || o->choice || in_limits(o, m->value));
