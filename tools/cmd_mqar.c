@@ -7,6 +7,7 @@
 #include "distill/mqar.h"
 #include "linearize/surgery/surgery.h"
 #include "tools/command.h"
+#include "tools/groups.h"
 #include "tools/table.h"
 
 static const char *choice(size_t i)
@@ -24,7 +25,9 @@ struct settings {
 #define AT(field) offsetof(struct settings, field)
 static const struct tg_option options[] = {
     {0, "mixer", TG_OPT_WORDS, AT(mixers), "softmax,deltanet,gated_deltanet,kda", "LIST",
-     "mixers to compare", 0, 0, choice, false},
+     "mixers to compare, softmax or any that a plan gives, with options of their own after colons: "
+     "sse:partitions=1,sse:partitions=8:active=2",
+     0, 0, NULL, false},
     {0, "length", TG_OPT_COUNT, AT(length), "64", "T", "tokens of an example", 4, 1 << 20, NULL,
      false},
     {0, "pairs", TG_OPT_COUNT, AT(pairs), "8", "K",
@@ -60,13 +63,36 @@ static const struct tg_option options[] = {
 #undef AT
 
 struct row {
-    const char *mixer;
+    const char *mixer;          /* with its options, as it was said */
+    struct tg_plan_layer layer; /* mixer NULL: softmax */
     size_t params, state_bytes, kv_bytes;
     double seconds;
     struct tg_mqar_result result;
 };
 
 static const double start_size = 0.02; /* of random weights */
+
+/* "sse:partitions=8" */
+static int read_mixer(const char *text, struct row *r, struct tg_err *err)
+{
+    static const struct tg_option name = {.name = "mixer", .type = TG_OPT_CHOICE, .choice = choice};
+    char body[256];
+    const char *found;
+    *r = (struct row){.mixer = text};
+    snprintf(body, sizeof body, "%.*s", (int)strcspn(text, ":"), text);
+    int status = tg_option_set(&name, &found, body, "mixer", err);
+    if (status == TG_OK && strcmp(text, choice(0)) == 0)
+        return TG_OK;
+    snprintf(body, sizeof body, "%s", text);
+    for (char *at = body; *at; at++)
+        *at = *at == ':' ? ',' : *at;
+    if (status == TG_OK)
+        status = tg_plan_mixer_read(body, &r->layer, err);
+    if (status == TG_OK)
+        return TG_OK;
+    tg_err_prefix(err, "option --mixer");
+    return TG_EXIT_USAGE;
+}
 
 /* The model before surgery: softmax layers with rotary positions and no mlp */
 static int base_spec(const struct settings *set, struct tg_layer_spec *layers,
@@ -96,16 +122,18 @@ static int base_spec(const struct settings *set, struct tg_layer_spec *layers,
     return TG_OK;
 }
 
-static int make_model(const struct tg_tool *t, const struct settings *set, const char *name,
+static int make_model(const struct tg_tool *t, const struct settings *set, const struct row *r,
                       const struct tg_model_spec *spec, struct tg_model **out, struct tg_err *err)
 {
-    const struct tg_mixer_schema *mixer = tg_mixer_schema_find(name);
+    const struct tg_mixer_schema *mixer = r->layer.mixer;
     struct tg_plan plan = {0};
-    struct tg_plan_options o = {.mixer = name, .keep = "none", .sinks = -1};
-    if (mixer == spec->layers[0].mixer)
+    struct tg_plan_options o = {.keep = "none", .sinks = -1};
+    if (!mixer)
         return tg_surgery_random(spec, NULL, &t->ctx, start_size, (uint64_t)t->set.seed, out, err);
+    o.mixer = mixer->name;
+    memcpy(o.set, r->layer.set, sizeof o.set);
     for (size_t k = 0; k < TG_PLAN_KEYS; k++)
-        if (tg_plan_rows[k].has(mixer))
+        if (!o.set[k].given && tg_plan_rows[k].has(mixer))
             o.set[k] = set->set[k];
     const struct tg_maybe quarter = tg_given((double)(set->length / 4));
     if (mixer->flags & TG_MIXER_WINDOW && !o.set[TG_PLAN_WINDOW].given)
@@ -121,13 +149,13 @@ static int make_model(const struct tg_tool *t, const struct settings *set, const
 }
 
 /* An option of mixers that none of those named has would be ignored silently. */
-static int check_options(const struct settings *set, struct tg_err *err)
+static int check_options(const struct settings *set, const struct row *rows, struct tg_err *err)
 {
     for (size_t k = 0; k < TG_PLAN_KEYS; k++) {
         bool used = !set->set[k].given;
         for (size_t i = 0; i < set->mixers.count && !used; i++) {
-            const struct tg_mixer_schema *mixer = tg_mixer_schema_find(set->mixers.items[i]);
-            used = mixer->flags & TG_MIXER_PLAN && tg_plan_rows[k].has(mixer);
+            const struct tg_mixer_schema *mixer = rows[i].layer.mixer;
+            used = mixer && tg_plan_rows[k].has(mixer);
         }
         if (!used)
             return tg_usage(err, "option %s: none of the mixers has it", tg_plan_rows[k].name);
@@ -147,7 +175,7 @@ static int measure(struct tg_tool *t, const struct settings *set, struct tg_mqar
                                      .seed = (uint64_t)t->set.seed};
     struct tg_model *m = NULL;
     double began = tg_now();
-    int status = make_model(t, set, r->mixer, spec, &m, err);
+    int status = make_model(t, set, r, spec, &m, err);
     if (status == TG_OK) {
         r->params = tg_spec_param_count(&m->spec);
         r->state_bytes = tg_spec_state_bytes(&m->spec);
@@ -213,16 +241,18 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     size_t count = set->mixers.count;
     if (count > sizeof rows / sizeof *rows)
         return tg_usage(err, "--mixer names more than 32");
-    int status = check_options(set, err);
+    int status = TG_OK;
+    for (size_t i = 0; i < count && status == TG_OK; i++)
+        status = read_mixer(set->mixers.items[i], &rows[i], err);
+    if (status == TG_OK)
+        status = check_options(set, rows, err);
     if (status == TG_OK)
         status = base_spec(set, layers, &spec, err);
     if (status == TG_OK)
         status =
             tg_mqar_init(&task, (size_t)set->vocab, (size_t)set->length, (size_t)set->pairs, err);
-    for (size_t i = 0; i < count && status == TG_OK; i++) {
-        rows[i] = (struct row){.mixer = set->mixers.items[i]};
+    for (size_t i = 0; i < count && status == TG_OK; i++)
         status = measure(t, set, &task, &spec, &rows[i], err);
-    }
     if (status == TG_OK && t->set.json)
         status = print_json(set, rows, count, err);
     else if (status == TG_OK)
@@ -246,8 +276,8 @@ const struct tg_command tg_cmd_mqar = {
         "token.\n"
         "The options after --at-least are those of a plan (tegu plan): each goes to the mixers "
         "that "
-        "have it. Without, windows and\n"
-        "chunks are a quarter of the length.",
+        "have it and do not say\n"
+        "otherwise in --mixer. Without, windows and chunks are a quarter of the length.",
     .settings_size = sizeof(struct settings),
     .groups = {{options, 0}},
     .run = run,
