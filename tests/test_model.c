@@ -391,7 +391,8 @@ static void check_gradients(struct tg_model *m)
 /* A few rows at a time: through more layers the loss bends too much for a difference. Not through
  * lolcats, whose gradient is by definition that of a function with the window's maximum held
  * constant; with a soft norm of a state's output, which with one token in it is else the sign of
- * q . k; and far from where the router of sma changes its mind, for there the loss jumps. */
+ * q . k; with every partition of sse in use; and far from where the router of sma changes its mind,
+ * for there the loss jumps. */
 static void test_gradients(void **state)
 {
     enum { FEW = 5 };
@@ -399,8 +400,11 @@ static void test_gradients(void **state)
     for (size_t first = 0;; first += FEW) {
         struct tg_model *m = hybrid_of(TG_MIXER_PLAN, "lolcats", first, FEW, 1);
         size_t layers = m->spec.layer_count;
-        for (size_t l = 0; l < layers; l++)
-            m->spec.layers[l].recurrent.norm_eps = 0.1;
+        for (size_t l = 0; l < layers; l++) {
+            struct tg_recurrent_spec *r = &m->spec.layers[l].recurrent;
+            r->norm_eps = 0.1;
+            r->active = r->partitions;
+        }
         for (size_t i = 0; i < m->params.count; i++)
             if (m->params.items[i].is_mixer && !strcmp(m->params.items[i].local, "router.bias"))
                 m->data[m->params.items[i].offset] = 5;
