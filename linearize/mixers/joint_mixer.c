@@ -54,6 +54,7 @@ struct tg_far tg_mixer_far(const struct tg_mixer *m, size_t lag)
                            .V = tg_value_dim(s),
                            .map = {s->feature_map, s->head_dim, s->feature_dim},
                            .lag = lag,
+                           .chunk = m->chunk,
                            .wq = tg_mixer_param(m, "map_q.weight"),
                            .wk = tg_mixer_param(m, "map_k.weight")};
 }
@@ -63,8 +64,9 @@ struct tg_joint tg_mixer_joint(const struct tg_mixer *m)
     bool from_max = tg_mixer_has(m, "window_logit");
     size_t block = m->spec->mixer->flags & TG_MIXER_CHUNKED ? m->spec->recurrent.chunk : 0;
     struct tg_far far = tg_mixer_far(m, m->spec->window);
-    far.chunk = block;
     far.across = block > 0;
+    if (far.across)
+        far.chunk = block; /* not how it is computed, but what */
     return (struct tg_joint){.attn = tg_mixer_attn(m),
                              .sinks = tg_mixer_has(m, "sink") ? m->spec->sinks : 0,
                              .sink = tg_mixer_param(m, "sink"),

@@ -36,7 +36,7 @@ static struct tg_gnorm norm_of(const struct tg_linear_parts *p, const struct tg_
                              .eps = eps};
 }
 
-static void recurrence_of(struct tg_linear_parts *p)
+static void recurrence_of(const struct tg_mixer *m, struct tg_linear_parts *p)
 {
     const struct tg_linear_recipe *r = p->recipe;
     p->recur = (struct tg_recur){.H = p->states,
@@ -44,6 +44,7 @@ static void recurrence_of(struct tg_linear_parts *p)
                                  .queries = p->H > p->states ? p->H / p->states : 1,
                                  .K = p->features,
                                  .V = p->Vx,
+                                 .chunk = m->chunk,
                                  .gate = tg_linear_gates_kind(&p->gates),
                                  .rule = r->rule,
                                  .scale = r->scale != 0 ? r->scale : 1 / sqrtf((float)p->K)};
@@ -92,7 +93,7 @@ void tg_linear_parts_of(const struct tg_mixer *m, const struct tg_batch *b,
     p->gates = tg_linear_gates_of(m, r->gate, r->rule == TG_RULE_DELTA);
     if (r->sparse)
         p->sse = tg_sse_of(m, r->gate);
-    recurrence_of(p);
+    recurrence_of(m, p);
 }
 
 struct pass {

@@ -54,6 +54,7 @@ static struct parts parts_of(const struct tg_mixer *m, const struct tg_batch *b)
                                 .G = s->groups,
                                 .K = s->state,
                                 .V = s->v_dim,
+                                .chunk = m->chunk,
                                 .gate = TG_GATE_SCALAR,
                                 .scale = 1,
                                 .ld_q = p.xbc,

@@ -22,6 +22,7 @@ struct tg_mixer {
     const float *rope_cos,
         *rope_sin; /* [positions, rotary_dim/2], owned by the model; NULL without rotary */
     const float *param[TG_MIXER_MAX_PARAMS]; /* by rule index */
+    size_t chunk; /* tokens of a chunk of the recurrences; 0: the kernels' own */
 };
 /* Where gradients go; same order; NULL entries are not wanted. */
 struct tg_mixer_grads {

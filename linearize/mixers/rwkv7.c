@@ -36,6 +36,7 @@ static struct tg_recur recur_of(const struct tg_mixer *m)
                              .G = s->heads,
                              .K = s->head_dim,
                              .V = tg_value_dim(s),
+                             .chunk = m->chunk,
                              .gate = TG_GATE_CHANNEL,
                              .rule = TG_RULE_GENERAL,
                              .scale = 1};

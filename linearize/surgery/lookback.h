@@ -21,12 +21,12 @@ struct tg_lookback {
  *
  *   output    the square of sum_j p_tj v_j, whose mean's root over V it becomes
  *
- * with p_tj the attention of token t to key j, learned sinks in its denominator; and the vector c of
- * each layer that makes E (c . x - 1)^2 least over its inputs x, their channels taken as independent
- * about their means mu (v_i the variance): c_i = (mu_i / v_i) / (1 + sum_j mu_j^2 / v_j). Measured are the
- * layers that a plan can change (softmax and window rows). Sequences start from an empty state, and
- * rotary tables must reach their length (tg_model_reserve). Sums are in double, in an order that
- * does not depend on the number of threads.
+ * with p_tj the attention of token t to key j, learned sinks in its denominator; and the vector c
+ * of each layer that makes E (c . x - 1)^2 least over its inputs x, their channels taken as
+ * independent about their means mu (v_i the variance): c_i = (mu_i / v_i) / (1 + sum_j mu_j^2 /
+ * v_j). Measured are the layers that a plan can change (softmax and window rows). Sequences start
+ * from an empty state, and rotary tables must reach their length (tg_model_reserve). Sums are in
+ * double, in an order that does not depend on the number of threads.
  *
  * Memory while it runs: the teacher's forward, q, k and v of one layer, and for each thread 32
  * scores for each token of the longest sequence. On failure `out` must not be used further, but
