@@ -144,8 +144,7 @@ static size_t state_linear(const struct tg_layer_spec *l)
 static size_t state_sse(const struct tg_layer_spec *l)
 {
     const size_t states = l->recurrent.partitions + !l->recurrent.no_shared;
-    return state_linear(l) +
-           (states - 1) * tg_value_heads(l) * l->head_dim * tg_value_dim(l);
+    return state_linear(l) + (states - 1) * tg_value_heads(l) * l->head_dim * tg_value_dim(l);
 }
 
 static size_t state_mamba2(const struct tg_layer_spec *l)

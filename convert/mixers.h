@@ -67,8 +67,8 @@ enum tg_dim {
     TG_DIM_Z_XBC_DT,  /* 2 inner + 2 groups state + v_heads */
     TG_DIM_DT_B_C,    /* rank + 2 state */
     TG_DIM_GROUPS,    /* groups */
-    TG_DIM_GROUP_SIZE, /* inner / groups */
-    TG_DIM_PARTITIONS  /* partitions */
+    TG_DIM_PARTS,     /* partitions */
+    TG_DIM_GROUP_SIZE /* inner / groups */
 };
 
 enum tg_param_flags {

@@ -35,7 +35,7 @@ size_t tg_recurrent_size(enum tg_dim d, const struct tg_recurrent_spec *r)
         return r->groups;
     case TG_DIM_GROUP_SIZE:
         return r->groups ? r->inner / r->groups : 0;
-    case TG_DIM_PARTITIONS:
+    case TG_DIM_PARTS:
         return r->partitions;
     default:
         return 0;
@@ -88,7 +88,7 @@ static int check_sizes(const struct tg_layer_spec *l, const char *where, struct 
     const struct tg_recurrent_spec *r = &l->recurrent;
     const struct tg_mixer_schema *m = l->mixer;
     const bool space = has(m, TG_DIM_X_B_C);
-    const bool grouped = space || has(m, TG_DIM_GROUPS), parted = has(m, TG_DIM_PARTITIONS);
+    const bool grouped = space || has(m, TG_DIM_GROUPS), parted = has(m, TG_DIM_PARTS);
     const struct {
         const char *name;
         size_t value, most;
