@@ -144,8 +144,7 @@ static size_t state_linear(const struct tg_layer_spec *l)
 static size_t state_sse(const struct tg_layer_spec *l)
 {
     const size_t states = l->recurrent.partitions + !l->recurrent.no_shared;
-    return state_linear(l) +
-           (states - 1) * tg_value_heads(l) * l->head_dim * tg_value_dim(l);
+    return state_linear(l) + (states - 1) * tg_value_heads(l) * l->head_dim * tg_value_dim(l);
 }
 
 static size_t state_mamba2(const struct tg_layer_spec *l)
@@ -220,8 +219,8 @@ static void adopt_kda(struct tg_layer_spec *l)
     l->recurrent.rank = l->head_dim;
 }
 
-/* Its keys are what a state reads and overwrites by: every head has its own. norm_eps is the paper's
- * code's, of heads of any size. */
+/* Its keys are what a state reads and overwrites by: every head has its own. norm_eps is the
+ * paper's code's, of heads of any size. */
 static void adopt_rwkv7(struct tg_layer_spec *l)
 {
     adopt_rotary(l);

@@ -157,8 +157,8 @@ int tg_recurrent_check(const struct tg_layer_spec *l, const char *where, struct 
                            splits[i].part, splits[i].whole);
     if (tg_value_heads(l) > l->kv_heads && forgets(l->mixer))
         return tg_fail(err, TG_ERR_VALUE,
-                       "%s: value heads %zu, kv_heads %zu: mixer %s has one value for each key", where,
-                       tg_value_heads(l), l->kv_heads, l->mixer->name);
+                       "%s: value heads %zu, kv_heads %zu: mixer %s has one value for each key",
+                       where, tg_value_heads(l), l->kv_heads, l->mixer->name);
     if ((l->kv_heads != l->heads || tg_value_heads(l) != l->heads) && own_keys(l->mixer))
         return tg_fail(err, TG_ERR_VALUE,
                        "%s: kv_heads %zu, value heads %zu: mixer %s has a key and a value for each "

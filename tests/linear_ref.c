@@ -240,8 +240,8 @@ static struct gates shared_gates_of(struct text *t)
                               tg_ref_param(t->r, "shared_A_log"),
                               tg_ref_param(t->r, "shared_dt_bias")};
     const double *low = linear(t, "shared_f_a.weight", NULL, t->x, rank, t->D);
-    return (struct gates){
-        linear(t, "shared_f_b.weight", "shared_f_b.bias", low, t->S * t->K, rank), NULL, NULL};
+    return (struct gates){linear(t, "shared_f_b.weight", "shared_f_b.bias", low, t->S * t->K, rank),
+                          NULL, NULL};
 }
 
 static double gate_at(const struct text *t, struct gates g, size_t i, size_t h, size_t c)

@@ -104,8 +104,7 @@ static size_t rule_of(const struct layer *l, const char *name)
     return i;
 }
 
-static void copy_param(struct layer *to, const char *name, const struct layer *from,
-                       const char *as)
+static void copy_param(struct layer *to, const char *name, const struct layer *from, const char *as)
 {
     size_t i = rule_of(to, name), j = rule_of(from, as);
     assert_true(to->count[i] > 0);
@@ -233,7 +232,8 @@ static struct arrays arrays_of(const struct tg_linear_parts *p)
 
 static void arrays_free(struct arrays *a)
 {
-    float *all[] = {a->x, a->q, a->k, a->v, a->g, a->beta, a->o, a->want, a->mq, a->mk, a->mv, a->mg};
+    float *all[] = {a->x, a->q,    a->k,  a->v,  a->g,  a->beta,
+                    a->o, a->want, a->mq, a->mk, a->mv, a->mg};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         tg_free(all[i]);
 }

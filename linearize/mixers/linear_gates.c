@@ -83,12 +83,14 @@ static void project(const struct tg_ctx *ctx, const struct tg_linear_gates *s,
                     const struct tg_mixer *m, size_t rows, const float *x,
                     const struct tg_linear_gate_values *v)
 {
-    const float *first = tg_mixer_param(m, own(s, s->low_rank ? "shared_f_a.weight" : "shared_a.weight"));
+    const float *first =
+        tg_mixer_param(m, own(s, s->low_rank ? "shared_f_a.weight" : "shared_a.weight"));
     tg_linear_fwd(ctx, x, first, NULL, s->low_rank ? v->low : v->a, rows,
                   s->low_rank ? s->rank : gates_of(s), m->width);
     if (s->low_rank)
-        tg_linear_fwd(ctx, v->low, tg_mixer_param(m, own(s, "shared_f_b.weight")), tg_mixer_param(m, own(s, "shared_f_b.bias")),
-                      v->a, rows, gates_of(s), s->rank);
+        tg_linear_fwd(ctx, v->low, tg_mixer_param(m, own(s, "shared_f_b.weight")),
+                      tg_mixer_param(m, own(s, "shared_f_b.bias")), v->a, rows, gates_of(s),
+                      s->rank);
 }
 
 /* da -> parameters and dx; low: scratch [rows,rank] */
@@ -100,8 +102,8 @@ static void project_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates *
     const char *first = own(s, s->low_rank ? "shared_f_a.weight" : "shared_a.weight");
     if (s->low_rank) {
         tg_linear_bwd(ctx, v->low, tg_mixer_param(m, own(s, "shared_f_b.weight")), da, low, 0,
-                      tg_mixer_grad(m, d, own(s, "shared_f_b.weight")), tg_mixer_grad(m, d, own(s, "shared_f_b.bias")), rows,
-                      gates_of(s), s->rank);
+                      tg_mixer_grad(m, d, own(s, "shared_f_b.weight")),
+                      tg_mixer_grad(m, d, own(s, "shared_f_b.bias")), rows, gates_of(s), s->rank);
         da = low;
     }
     tg_linear_bwd(ctx, x, tg_mixer_param(m, first), da, dx, 1, tg_mixer_grad(m, d, first), NULL,
@@ -151,10 +153,9 @@ void tg_linear_forget_bwd(const struct tg_linear_gates *s, const struct tg_mixer
 static void constant(const struct tg_linear_gates *s, const struct tg_mixer *m, float *g)
 {
     for (size_t h = 0; h < s->N; h++)
-        g[h] = s->kind == TG_LINEAR_RETENTION
-                   ? (float)log1p(-exp2(-5 - (double)h))
-                   : (float)(-tg_factor(m->spec->recurrent.scales[0]) *
-                             exp2(-8 * (double)(h + 1) / (double)s->N));
+        g[h] = s->kind == TG_LINEAR_RETENTION ? (float)log1p(-exp2(-5 - (double)h))
+                                              : (float)(-tg_factor(m->spec->recurrent.scales[0]) *
+                                                        exp2(-8 * (double)(h + 1) / (double)s->N));
 }
 
 void tg_linear_gates_fwd(const struct tg_ctx *ctx, const struct tg_linear_gates *s,
@@ -199,7 +200,8 @@ void tg_linear_gates_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates 
     float *low = tg_carve(&c, projected(s) && s->low_rank ? rows * s->rank : 0);
     if (s->kind == TG_LINEAR_DECAY)
         tg_decay_bwd(ctx, &decay, rows, v->a, tg_mixer_param(m, own(s, "shared_dt_bias")),
-                     tg_mixer_param(m, own(s, "shared_A_log")), dg, NULL, da, tg_mixer_grad(m, d, own(s, "shared_dt_bias")),
+                     tg_mixer_param(m, own(s, "shared_A_log")), dg, NULL, da,
+                     tg_mixer_grad(m, d, own(s, "shared_dt_bias")),
                      tg_mixer_grad(m, d, own(s, "shared_A_log")));
     for (size_t i = 0; s->kind == TG_LINEAR_SIGMOID && i < rows * gates_of(s); i++)
         da[i] = dg[i] / SIGMOID_ROOT * sigmoid(-v->a[i]);

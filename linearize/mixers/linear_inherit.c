@@ -211,7 +211,8 @@ void tg_linear_inherit(const struct tg_mixer *m, const struct tg_origin *o, size
         {"sink", -4},
         {"far_logit", m->spec->feature_map == TG_MAP_TAYLOR ? -3 : 0},
         {NULL, 0}};
-    if (!strncmp(name, shared, strlen(shared))) /* sse's state for all tokens begins as the others */
+    if (!strncmp(name, shared,
+                 strlen(shared))) /* sse's state for all tokens begins as the others */
         name += strlen(shared);
     if (!strcmp(name, "conv.weight"))
         conv_weight(&a);
@@ -256,7 +257,8 @@ static void fold_norm(const struct start *a, const char *weight)
 }
 
 /* The keys less their mean, which softmax does not see: W <- W - (W mean) c^T, c . x near 1. Keys
- * that point the same way would have the delta rule overwrite all that it holds with every token. */
+ * that point the same way would have the delta rule overwrite all that it holds with every token.
+ */
 static void centre(const struct start *a)
 {
     const struct tg_attention_stats *s = a->o->stats;

@@ -121,8 +121,7 @@ static size_t down_lay(const struct tg_linear_parts *p, const struct tg_mixer *m
     d->proj = tg_carve(&c, tg_proj_work(m, b));
     d->recur = tg_carve(&c, p->sse.N ? 0 : tg_recur_work(&p->recur, threads));
     d->sse = tg_carve(&c, p->sse.N ? tg_sse_bwd_work(p, b, threads) : 0);
-    d->joint =
-        tg_carve(&c, p->has_window ? tg_joint_work(&p->window.joint, b, threads, true) : 0);
+    d->joint = tg_carve(&c, p->has_window ? tg_joint_work(&p->window.joint, b, threads, true) : 0);
     return c.used;
 }
 
@@ -130,8 +129,8 @@ static size_t down_lay(const struct tg_linear_parts *p, const struct tg_mixer *m
 static size_t run_work(const struct tg_linear_parts *p, const struct tg_batch *b, int threads,
                        bool step)
 {
-    size_t window = 0, recur = p->sse.N ? tg_sse_work(p, b, threads)
-                                        : tg_recur_work(&p->recur, threads);
+    size_t window = 0,
+           recur = p->sse.N ? tg_sse_work(p, b, threads) : tg_recur_work(&p->recur, threads);
     if (p->has_window)
         window = step ? tg_beside_step_work(&p->window, b, threads)
                       : tg_joint_work(&p->window.joint, b, threads, false);
@@ -425,8 +424,7 @@ static void window_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
                        const struct kept *k, const struct down *d,
                        const struct tg_mixer_grads *grads)
 {
-    const size_t HK = p->rows * p->H * p->K, GK = p->rows * p->G * p->K,
-                 GV = p->rows * p->G * p->V;
+    const size_t HK = p->rows * p->H * p->K, GK = p->rows * p->G * p->K, GV = p->rows * p->G * p->V;
     const struct tg_joint_grads to = {.sink = tg_mixer_grad(m, grads, "sink")};
     if (p->series) {
         ctx->k->axpy(1, d->v0, d->w, GV);

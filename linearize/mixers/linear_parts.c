@@ -199,8 +199,8 @@ static void features_bwd_item(void *ud, size_t group, int worker)
     (void)worker;
     for (size_t h = group * per; h < (group + 1) * per; h++)
         tg_map_bwd(j->ctx->k, &p->map, p->rows, j->x + h * p->K, p->H * p->K,
-                   head_weights(p, wq, h), j->y + h * F, j->out + h * F, p->H * F,
-                   j->dx + h * p->K, j->dw ? j->dw + h * KF : NULL);
+                   head_weights(p, wq, h), j->y + h * F, j->out + h * F, p->H * F, j->dx + h * p->K,
+                   j->dw ? j->dw + h * KF : NULL);
     for (size_t h = group * keys; h < (group + 1) * keys; h++)
         tg_map_bwd(j->ctx->k, &p->map, p->rows, j->x2 + group * p->K, p->G * p->K,
                    head_weights(p, wk, h), j->y2 + h * F, j->out2 + h * F, p->key_heads * F,
@@ -246,7 +246,7 @@ static void values_item(void *ud, size_t item, int worker)
 }
 
 void tg_linear_values(const struct tg_ctx *ctx, const struct tg_linear_parts *p, const float *v1,
-                    float *v)
+                      float *v)
 {
     struct pass j = {.ctx = ctx, .p = p, .x = v1, .out = v};
     over_rows(ctx, &j, values_item);
@@ -266,8 +266,8 @@ static void values_bwd_item(void *ud, size_t item, int worker)
     }
 }
 
-void tg_linear_values_bwd(const struct tg_ctx *ctx, const struct tg_linear_parts *p, const float *dv,
-                        float *dv1)
+void tg_linear_values_bwd(const struct tg_ctx *ctx, const struct tg_linear_parts *p,
+                          const float *dv, float *dv1)
 {
     struct pass j = {.ctx = ctx, .p = p, .dy = dv, .dx = dv1};
     over_rows(ctx, &j, values_bwd_item);

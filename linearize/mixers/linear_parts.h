@@ -17,7 +17,7 @@ struct tg_linear_parts {
     bool maps, ones;
     bool activated_q, activated_k, activated_v; /* by convolution or silu */
     bool own_qk, own_v;                         /* heads change before features are taken */
-    bool own_values; /* there is one for each state, or a column more */
+    bool own_values;                            /* there is one for each state, or a column more */
     bool own_features, rotary, has_window, series, low_z;
     struct tg_conv conv_q, conv_k, conv_v; /* taps 0: none */
     struct tg_gnorm unit_q, unit_k, norm;  /* norm.n 0: none */
@@ -52,9 +52,9 @@ void tg_linear_features_bwd(const struct tg_ctx *ctx, const struct tg_linear_par
 /* v1 [rows,S,V] -> v [rows,states,Vx], for each state its value, with ones a last column of 1; and
  * the sum of gradients back */
 void tg_linear_values(const struct tg_ctx *ctx, const struct tg_linear_parts *p, const float *v1,
-                    float *v);
-void tg_linear_values_bwd(const struct tg_ctx *ctx, const struct tg_linear_parts *p, const float *dv,
-                        float *dv1);
+                      float *v);
+void tg_linear_values_bwd(const struct tg_ctx *ctx, const struct tg_linear_parts *p,
+                          const float *dv, float *dv1);
 /* o [rows,out,V+1] -> l = o / its last column; dl -> do. A denominator that is not positive (maps
  * whose products may be negative) gives l = 0. */
 void tg_linear_divide(const struct tg_ctx *ctx, const struct tg_linear_parts *p, const float *o,

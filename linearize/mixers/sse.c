@@ -3,10 +3,8 @@
 #include "linearize/mixers/linear_mixer.h"
 #include "linearize/mixers/rows.h"
 
-static const struct tg_linear_recipe gla = {.gate = TG_LINEAR_SIGMOID,
-                                            .norm = TG_LINEAR_NORM_HEAD,
-                                            .z = TG_GATE_FN_SILU,
-                                            .sparse = true};
+static const struct tg_linear_recipe gla = {
+    .gate = TG_LINEAR_SIGMOID, .norm = TG_LINEAR_NORM_HEAD, .z = TG_GATE_FN_SILU, .sparse = true};
 static const struct tg_linear_recipe delta = {.rule = TG_RULE_DELTA,
                                               .gate = TG_LINEAR_DECAY,
                                               .unit = true,

@@ -10,8 +10,8 @@
  *
  * Without the shared state q', k' are q, k, and N = 1 is the row without expansion to the bit.
  * Executed by rows gathered state after state, as a batch of shorter texts: cost is that of the
- * chosen. Which states are chosen has no gradient; de^i = dq~ . q' + dk~ . k' over all heads, q~ and
- * k~ being the gathered rows, then softmax over all N. */
+ * chosen. Which states are chosen has no gradient; de^i = dq~ . q' + dk~ . k' over all heads, q~
+ * and k~ being the gathered rows, then softmax over all N. */
 #ifndef TG_LINEARIZE_SSE_H
 #define TG_LINEARIZE_SSE_H
 
@@ -30,11 +30,11 @@ size_t tg_sse_states(const struct tg_sse *s);
 
 /* What forward makes and backward needs; NULL where there is none */
 struct tg_sse_kept {
-    float *e;                /* [rows,N] */
-    float *low_q, *low_k;    /* [rows,V] */
-    float *q1, *k1, *q, *k;  /* of the sparse states: before unit vectors, and after */
-    float *rq, *rk;          /* of the unit vectors */
-    float *states;           /* at chunk boundaries; NULL without backward */
+    float *e;                           /* [rows,N] */
+    float *low_q, *low_k;               /* [rows,V] */
+    float *q1, *k1, *q, *k;             /* of the sparse states: before unit vectors, and after */
+    float *rq, *rk;                     /* of the unit vectors */
+    float *states;                      /* at chunk boundaries; NULL without backward */
     struct tg_linear_gate_values gates; /* of the shared state */
 };
 size_t tg_sse_lay(const struct tg_linear_parts *p, const struct tg_batch *b, bool backward,

@@ -369,9 +369,8 @@ static void add_row(const struct pass *j, size_t t, size_t r)
     const float e = part < N ? j->kept->e[t * N + part] : 1;
     const float *dq = s->d.q + r * HK, *dk = s->d.k + r * GK;
     if (part < N)
-        s->de[t * N + part] =
-            kern->dot(dq, (own ? j->kept->q : j->in->q) + t * HK, HK) +
-            kern->dot(dk, (own ? j->kept->k : j->in->k) + t * GK, GK);
+        s->de[t * N + part] = kern->dot(dq, (own ? j->kept->q : j->in->q) + t * HK, HK) +
+                              kern->dot(dk, (own ? j->kept->k : j->in->k) + t * GK, GK);
     kern->axpy(e, dq, (own ? s->q : j->to->q) + t * HK, HK);
     kern->axpy(e, dk, (own ? s->k : j->to->k) + t * GK, GK);
     kern->axpy(1, s->d.v + r * SV, j->to->v + t * SV, SV);
@@ -414,8 +413,7 @@ void tg_sse_bwd(const struct tg_ctx *ctx, const struct tg_linear_parts *p, const
 {
     struct scratch s;
     lay(p, b, ctx->threads, true, work, &s);
-    struct pass j = {
-        .ctx = ctx, .p = p, .kept = k, .s = &s, .in = in, .d_o = d_o, .to = to};
+    struct pass j = {.ctx = ctx, .p = p, .kept = k, .s = &s, .in = in, .d_o = d_o, .to = to};
     const size_t n = s.at.count, shared = p->sse.shared ? p->rows : 0;
     over(&j, p->rows, choose_item);
     place(p, b, (struct tg_states){0}, &s.at);
@@ -460,8 +458,8 @@ static void low_rank_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m, siz
                          size_t rank, const char *const names[2], const float *x, const float *low,
                          const float *dy, float *dx, const struct tg_mixer_grads *d, float *dlow)
 {
-    tg_linear_bwd(ctx, low, tg_mixer_param(m, names[1]), dy, dlow, 0,
-                  tg_mixer_grad(m, d, names[1]), NULL, rows, n, rank);
+    tg_linear_bwd(ctx, low, tg_mixer_param(m, names[1]), dy, dlow, 0, tg_mixer_grad(m, d, names[1]),
+                  NULL, rows, n, rank);
     tg_linear_bwd(ctx, x, tg_mixer_param(m, names[0]), dlow, dx, 1, tg_mixer_grad(m, d, names[0]),
                   NULL, rows, rank, m->width);
 }

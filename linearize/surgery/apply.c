@@ -74,10 +74,10 @@ static bool repeat_heads(const struct tg_model *teacher, struct tg_model *s,
     return true;
 }
 
-/* An output gate that the teacher has not begins open: sigmoid(4), by its bias if it has one, else by
- * the inputs' constant; without statistics it begins at 1/2. */
-static void open_gate(const struct tg_param *p, const struct tg_attention_stats *stats,
-                      bool biased, float *data)
+/* An output gate that the teacher has not begins open: sigmoid(4), by its bias if it has one, else
+ * by the inputs' constant; without statistics it begins at 1/2. */
+static void open_gate(const struct tg_param *p, const struct tg_attention_stats *stats, bool biased,
+                      float *data)
 {
     const bool bias = strcmp(p->local, "out_gate.bias") == 0;
     const size_t D = p->rank == 2 ? (size_t)p->shape[1] : 1;
