@@ -168,36 +168,44 @@ static size_t state_rglru(const struct tg_layer_spec *l)
     return l->recurrent.conv * l->recurrent.inner;
 }
 
-/* A key and a value for every query head; the teacher's rotary serves the window alone, if any */
-static void adopt_plain(struct tg_layer_spec *l)
-{
-    l->kv_heads = l->heads;
-    l->linear_plain = true;
-}
-
-/* The same, turned */
+/* A key and a value for every query head, turned as the teacher's */
 static void adopt_rotary(struct tg_layer_spec *l)
 {
     l->kv_heads = l->heads;
 }
 
-static void adopt_based(struct tg_layer_spec *l)
+/* The same without positions: the teacher's rotary serves the window alone, if any */
+static void adopt_plain(struct tg_layer_spec *l)
 {
     adopt_rotary(l);
+    l->linear_plain = true;
+}
+
+/* Means of values: a window's mean beside another would count twice */
+static void adopt_linear(struct tg_layer_spec *l)
+{
+    adopt_rotary(l);
+    if (l->window)
+        l->window_form = TG_WINDOW_JOINT;
+}
+
+static void adopt_based(struct tg_layer_spec *l)
+{
+    adopt_linear(l);
     l->feature_map = TG_MAP_TAYLOR;
     l->feature_dim = l->head_dim < 16 ? l->head_dim : 16;
 }
 
 static void adopt_gla(struct tg_layer_spec *l)
 {
-    adopt_plain(l);
+    adopt_rotary(l);
     l->recurrent.rank = 16;
 }
 
 /* Unit vectors need no norm before: its weights go into the projections. */
 static void adopt_delta(struct tg_layer_spec *l)
 {
-    adopt_plain(l);
+    adopt_rotary(l);
     l->recurrent.conv = 4;
     if (!l->window) {
         l->qk_norm = TG_QK_NONE;
@@ -211,11 +219,11 @@ static void adopt_kda(struct tg_layer_spec *l)
     l->recurrent.rank = l->head_dim;
 }
 
-/* Its keys are what a state reads and overwrites by: every head has its own. norm_eps is the paper's
- * code's, of heads of any size. */
+/* Its keys are what a state reads and overwrites by: every head has its own. norm_eps is the
+ * paper's code's, of heads of any size. */
 static void adopt_rwkv7(struct tg_layer_spec *l)
 {
-    adopt_plain(l);
+    adopt_rotary(l);
     l->recurrent.rank = l->head_dim;
     l->recurrent.norm_eps = 64e-5;
 }

@@ -55,20 +55,20 @@ enum tg_dim {
     TG_DIM_CHANNELS,   /* H K */
     TG_DIM_CHANNELS_3, /* 3 H K */
     /* of recurrent mixers, from the layer's tg_recurrent_spec */
-    TG_DIM_V_HEADS,   /* v_heads */
-    TG_DIM_TAPS,      /* conv */
-    TG_DIM_KV_TAPS,   /* inner_conv */
-    TG_DIM_RANK,      /* rank */
-    TG_DIM_STATE,     /* state */
-    TG_DIM_INNER,     /* inner */
-    TG_DIM_INNER_2,   /* 2 inner */
-    TG_DIM_INNER_3,   /* 3 inner */
-    TG_DIM_X_B_C,     /* inner + 2 groups state */
-    TG_DIM_Z_XBC_DT,  /* 2 inner + 2 groups state + v_heads */
-    TG_DIM_DT_B_C,    /* rank + 2 state */
-    TG_DIM_GROUPS,    /* groups */
-    TG_DIM_PARTS,     /* partitions */
-    TG_DIM_GROUP_SIZE /* inner / groups */
+    TG_DIM_V_HEADS,    /* v_heads */
+    TG_DIM_TAPS,       /* conv */
+    TG_DIM_KV_TAPS,    /* inner_conv */
+    TG_DIM_RANK,       /* rank */
+    TG_DIM_STATE,      /* state */
+    TG_DIM_INNER,      /* inner */
+    TG_DIM_INNER_2,    /* 2 inner */
+    TG_DIM_INNER_3,    /* 3 inner */
+    TG_DIM_X_B_C,      /* inner + 2 groups state */
+    TG_DIM_Z_XBC_DT,   /* 2 inner + 2 groups state + v_heads */
+    TG_DIM_DT_B_C,     /* rank + 2 state */
+    TG_DIM_GROUPS,     /* groups */
+    TG_DIM_GROUP_SIZE, /* inner / groups */
+    TG_DIM_PARTITIONS  /* partitions */
 };
 
 enum tg_param_flags {
@@ -87,7 +87,8 @@ enum tg_param_flags {
     TG_PARAM_IF_IN_BIAS = 1 << 17,
     TG_PARAM_IF_OUT_BIAS = 1 << 18,
     TG_PARAM_IF_INNER_NORM = 1 << 19,
-    TG_PARAM_IF_TAPS = 1 << 20, /* of linear mixers: convolution, window and its form, no denominator */
+    TG_PARAM_IF_TAPS =
+        1 << 20, /* of linear mixers: convolution, window and its form, no denominator */
     TG_PARAM_IF_BESIDE = 1 << 21,
     TG_PARAM_IF_JOINT = 1 << 22,
     TG_PARAM_IF_PLAIN_VALUES = 1 << 23,
@@ -100,14 +101,14 @@ struct tg_param_rule {
 };
 
 enum tg_mixer_flags {
-    TG_MIXER_LINEAR = 1,        /* state does not grow with the text */
-    TG_MIXER_WINDOW = 2,        /* needs window >= 1 */
-    TG_MIXER_FAR = 4,           /* has a feature map */
-    TG_MIXER_TEACHER = 8,       /* a plan can change it (softmax, window) */
-    TG_MIXER_PLAN = 16,         /* a plan can give it */
-    TG_MIXER_BESIDE = 32,       /* takes a window beside its linear branch, or none (window 0) */
-    TG_MIXER_CHUNKED = 64,      /* in chunks of its recurrent.chunk tokens: needs it >= 1 */
-    TG_MIXER_RECURRENT = 256,   /* has fields in the layer's tg_recurrent_spec */
+    TG_MIXER_LINEAR = 1,      /* state does not grow with the text */
+    TG_MIXER_WINDOW = 2,      /* needs window >= 1 */
+    TG_MIXER_FAR = 4,         /* has a feature map */
+    TG_MIXER_TEACHER = 8,     /* a plan can change it (softmax, window) */
+    TG_MIXER_PLAN = 16,       /* a plan can give it */
+    TG_MIXER_BESIDE = 32,     /* takes a window beside its linear branch, or none (window 0) */
+    TG_MIXER_CHUNKED = 64,    /* in chunks of its recurrent.chunk tokens: needs it >= 1 */
+    TG_MIXER_RECURRENT = 256, /* has fields in the layer's tg_recurrent_spec */
 };
 struct tg_mixer_schema {
     const char *name, *summary;

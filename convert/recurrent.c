@@ -35,7 +35,7 @@ size_t tg_recurrent_size(enum tg_dim d, const struct tg_recurrent_spec *r)
         return r->groups;
     case TG_DIM_GROUP_SIZE:
         return r->groups ? r->inner / r->groups : 0;
-    case TG_DIM_PARTS:
+    case TG_DIM_PARTITIONS:
         return r->partitions;
     default:
         return 0;
@@ -88,7 +88,7 @@ static int check_sizes(const struct tg_layer_spec *l, const char *where, struct 
     const struct tg_recurrent_spec *r = &l->recurrent;
     const struct tg_mixer_schema *m = l->mixer;
     const bool space = has(m, TG_DIM_X_B_C);
-    const bool grouped = space || has(m, TG_DIM_GROUPS), parted = has(m, TG_DIM_PARTS);
+    const bool grouped = space || has(m, TG_DIM_GROUPS), parted = has(m, TG_DIM_PARTITIONS);
     const struct {
         const char *name;
         size_t value, most;
@@ -157,8 +157,8 @@ int tg_recurrent_check(const struct tg_layer_spec *l, const char *where, struct 
                            splits[i].part, splits[i].whole);
     if (tg_value_heads(l) > l->kv_heads && forgets(l->mixer))
         return tg_fail(err, TG_ERR_VALUE,
-                       "%s: value heads %zu, kv_heads %zu: mixer %s has one value for each key", where,
-                       tg_value_heads(l), l->kv_heads, l->mixer->name);
+                       "%s: value heads %zu, kv_heads %zu: mixer %s has one value for each key",
+                       where, tg_value_heads(l), l->kv_heads, l->mixer->name);
     if ((l->kv_heads != l->heads || tg_value_heads(l) != l->heads) && own_keys(l->mixer))
         return tg_fail(err, TG_ERR_VALUE,
                        "%s: kv_heads %zu, value heads %zu: mixer %s has a key and a value for each "

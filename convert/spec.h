@@ -11,6 +11,8 @@
 
 #include "base/status.h"
 #include "convert/mixers.h"
+#include "convert/moe_spec.h"
+#include "convert/recurrent_spec.h"
 #include "convert/rope.h"
 
 /* RMS: x r w, r = (mean(x^2) + eps)^-1/2. LAYER: (x - mean) r w + b, r of the variance. */
@@ -67,61 +69,10 @@ const char *tg_activation_name(enum tg_activation a); /* "silu", "gelu", "gelu_t
 /* GATED: down(act(gate x) * up x).  PLAIN: down(act(up x)).  NONE: no mlp at all (Mamba-2). */
 enum tg_mlp_kind { TG_MLP_GATED, TG_MLP_PLAIN, TG_MLP_NONE };
 
-/* Scores s = W x (+ b) of a token over E experts, k of which are taken.
- *
- *   SOFTMAX_TOP  p = softmax(s) over all, top k of p; renormalise: p / sum of the taken
- *   TOP_SOFTMAX  top k of s, softmax over those
- *   SIGMOID      p = sigmoid(s); chosen by p + correction, within the `groups_kept` best groups (a
- *                group scores the sum of its two best); weights are p without the correction,
- *                renormalised if asked
- *
- * All weights are then multiplied by `scale`. y = sum of weight * expert(x) + shared expert. */
-enum tg_router { TG_ROUTER_SOFTMAX_TOP, TG_ROUTER_TOP_SOFTMAX, TG_ROUTER_SIGMOID };
-struct tg_moe_spec {
-    size_t experts; /* E; 0: a dense mlp, and all else here is zero */
-    size_t per_token, mlp_dim;
-    enum tg_router router;
-    bool renormalise, router_bias, correction, expert_bias;
-    double scale;
-    size_t groups, groups_kept; /* SIGMOID; 1, 1: no groups */
-    size_t shared_dim;          /* width of the shared expert's mlp; 0: none */
-    bool shared_gate;           /* it is multiplied by sigmoid(w . x) */
-};
-
 /* Norms of q and k, of the model's norm kind, eps and plus_one. HEAD: weight [K] for every head;
  * EACH: weight [H,K] (k: [G,K]), a head its own row; WIDE: over all heads as one row, weight [HK].
  */
 enum tg_qk_norm { TG_QK_NONE, TG_QK_HEAD, TG_QK_EACH, TG_QK_WIDE };
-
-/* How a linear mixer's window joins its linear branch, which gives l for the window's w:
- *
- *   PARALLEL  y = l + alpha_h w, each with its own denominator
- *   SERIES    the same, but the linear branch's values are the window's output
- *   JOINT     one denominator: linear attention over what lies before the window (far.h) */
-enum tg_window_form { TG_WINDOW_PARALLEL, TG_WINDOW_SERIES, TG_WINDOW_JOINT, TG_WINDOW_FORM_COUNT };
-const char *tg_window_form_name(enum tg_window_form f); /* "parallel", "series", "joint" */
-
-/* Mixers with a recurrent state beside attention's own fields: what they use is in their page. */
-struct tg_recurrent_spec {
-    size_t v_heads, v_dim;     /* of state-space layers: heads of x, size of each */
-    size_t conv;               /* taps of the short convolution; 0: none */
-    size_t inner_conv;         /* hyena: taps of that of k v */
-    size_t state;              /* N of state-space layers, per channel */
-    size_t groups;             /* groups of B and C */
-    size_t inner;              /* channels between in and out projection */
-    size_t rank;               /* of low-rank gates and dt */
-    size_t partitions, active; /* sse: N <= 64 states, of which a token uses so many */
-    bool no_shared;            /* sse: without the state that all tokens use */
-    size_t chunk;              /* block_causal: tokens of a block */
-    size_t norm_groups;        /* groups of channels that its output norm treats apart; 0: one */
-    bool conv_bias, proj_bias, out_bias, /* of the convolution, the in and the out projection */
-        norm, norm_before_gate, negative_eigenvalues;
-    double dt_min, dt_max;      /* limits of softplus(dt + bias); dt_max 0: none */
-    double norm_eps;            /* of its output norm */
-    double scales[8];           /* multipliers of the parts of the in projection, in its order */
-    double in_scale, out_scale; /* and of its input and output */
-    double beside_scale;        /* of the attention beside it */
-};
 
 struct tg_layer_spec {
     const struct tg_mixer_schema *mixer; /* row of mixers.def */

@@ -21,8 +21,7 @@ static const struct row {
     {"gated_window", true, true, false, false}, {"lolcats", true, false, true, false},
     {"lizard", true, true, false, true},        {"latent", false, false, false, false},
     {"linear", true, false, false, false}, /* this and the next with a joint window */
-    {"based", true, false, false, false},
-    {"block_causal", true, true, false, false},
+    {"based", true, false, false, false},       {"block_causal", true, true, false, false},
     {"sma", false, false, false, false},
 };
 
@@ -219,8 +218,10 @@ static void head_forward(const struct tg_ref *r, const struct head *x, double *y
     double *pq = zeros(x->T * most), *pk = zeros(x->T * most), *num = zeros(K), *far = zeros(K);
     for (size_t t = 0; row->far && t < x->T; t++) {
         n = tg_feature_count(s);
-        tg_ref_head_features(r, wq ? wq + weights : NULL, (row->apart ? x->q0 : x->q) + t * K, pq + t * n);
-        tg_ref_head_features(r, wk ? wk + weights : NULL, (row->apart ? x->k0 : x->k) + t * K, pk + t * n);
+        tg_ref_head_features(r, wq ? wq + weights : NULL, (row->apart ? x->q0 : x->q) + t * K,
+                             pq + t * n);
+        tg_ref_head_features(r, wk ? wk + weights : NULL, (row->apart ? x->k0 : x->k) + t * K,
+                             pk + t * n);
     }
     for (size_t t = 0; t < x->T; t++) {
         size_t first = first_key(r, x, t);
@@ -321,13 +322,14 @@ void tg_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const doub
     double *c = down ? linear(x, down, NULL, count, n, D) : zeros(0);
     if (down)
         of = c;
-    double *k = linear(of, tg_ref_param(r, down ? "k_up.weight" : "k.weight"), tg_ref_param(r, "k.bias"), count,
-                       G * K, n);
-    double *v = linear(of, tg_ref_param(r, down ? "v_up.weight" : "v.weight"), tg_ref_param(r, "v.bias"), count,
-                       G * K, n);
+    double *k = linear(of, tg_ref_param(r, down ? "k_up.weight" : "k.weight"),
+                       tg_ref_param(r, "k.bias"), count, G * K, n);
+    double *v = linear(of, tg_ref_param(r, down ? "v_up.weight" : "v.weight"),
+                       tg_ref_param(r, "v.bias"), count, G * K, n);
     tg_free(c);
     double *g =
-        gates ? linear(x, tg_ref_param(r, "gate.weight"), tg_ref_param(r, "gate.bias"), count, H, D) : NULL;
+        gates ? linear(x, tg_ref_param(r, "gate.weight"), tg_ref_param(r, "gate.bias"), count, H, D)
+              : NULL;
     double *o = zeros(count * H * K);
     r->consts->at = 0;
     double *on = tg_sparse_ref_knows(r->mixer) ? tg_sparse_ref_picks(r, count, x) : NULL;
@@ -336,7 +338,8 @@ void tg_ref_forward(const struct tg_ref *r, const struct tg_batch *b, const doub
             one_head(r, b->begin[i], b->begin[i + 1] - b->begin[i], h, q, k, v, g, on, o);
     if (on)
         tg_sparse_ref_average(r, b, v, o);
-    double *out = linear(o, tg_ref_param(r, "o.weight"), tg_ref_param(r, "o.bias"), count, D, H * K);
+    double *out =
+        linear(o, tg_ref_param(r, "o.weight"), tg_ref_param(r, "o.bias"), count, D, H * K);
     memcpy(y, out, count * D * sizeof *y);
     double *used[] = {q, k, v, g, o, on, out};
     for (size_t i = 0; i < sizeof used / sizeof *used; i++)

@@ -263,9 +263,9 @@ static const struct row {
     double *(*run)(const struct tg_ref *r, struct pool *p, const double *x, size_t T);
     bool attention; /* softmax on the same input is added */
 } rows[] = {
-    {"mamba2", mamba2, false},
-    {"mamba2_attention", mamba2, true}, {"mamba1", mamba1, false},
-    {"short_conv", short_conv, false},  {"rglru", rglru, false},
+    {"mamba2", mamba2, false}, {"mamba2_attention", mamba2, true},
+    {"mamba1", mamba1, false}, {"short_conv", short_conv, false},
+    {"rglru", rglru, false},
 };
 
 static const struct row *row_of(const struct tg_mixer *m)

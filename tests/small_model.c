@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "base/rng.h"
+#include "linearize/surgery/surgery.h"
 #include "tests/check.h"
 
 void tg_test_must(int status, const struct tg_err *err)
@@ -72,4 +74,35 @@ void tg_test_ids(int32_t *ids, size_t n, size_t vocab, uint64_t seed)
     struct tg_rng rng = tg_rng_make(seed, 99);
     for (size_t i = 0; i < n; i++)
         ids[i] = (int32_t)tg_rng_below(&rng, vocab);
+}
+
+struct tg_model *tg_test_hybrid(const struct tg_test_shape *of, size_t window, unsigned flags,
+                                const char *without, size_t first, size_t count, int threads)
+{
+    struct tg_test_shape shape = *of;
+    struct tg_plan_layer layers[TG_TEST_ALL_ROWS + 1] = {{0}};
+    struct tg_err err = {0};
+    struct tg_model *s;
+    size_t n = 0, seen = 0;
+    for (size_t i = 0; tg_mixer_schemas[i]; i++) {
+        if ((tg_mixer_schemas[i]->flags & flags) != flags ||
+            strcmp(tg_mixer_schemas[i]->name, without) == 0 || seen++ < first || n == count)
+            continue;
+        layers[n].mixer = tg_mixer_schemas[i];
+        if (tg_mixer_schemas[i]->flags & (TG_MIXER_WINDOW | TG_MIXER_BESIDE))
+            layers[n].set[TG_PLAN_WINDOW] = tg_given((double)(window - n % 4));
+        n++;
+    }
+    shape.layers = n + 1;
+    struct tg_plan p = {layers, shape.layers};
+    struct tg_model *t = tg_test_teacher(&shape, threads, 7);
+    tg_test_must(tg_surgery_apply(t, &p, NULL, &s, &err), &err);
+    tg_test_stir_new(s, 0.2, 11);
+    for (size_t l = 0; l < s->spec.layer_count; l++) /* no choice that a small step could change */
+        s->spec.layers[l].recurrent.active = s->spec.layers[l].recurrent.partitions;
+    for (size_t l = 0; l < s->spec.layer_count; l++) /* short chunks: most texts have several */
+        if (s->spec.layers[l].recurrent.chunk)
+            s->spec.layers[l].recurrent.chunk = window;
+    tg_model_free(t);
+    return s;
 }

@@ -86,11 +86,12 @@ static struct tg_model *student_of(const struct tg_model *t, size_t rank, size_t
                                    struct tg_err *err)
 {
     struct tg_mixer_schema row = *tg_mixer_schema_find("latent");
-    struct tg_plan_layer layers[2] = {{.mixer = &row, .sinks = sinks},
-                                      {.mixer = &row, .sinks = sinks}};
+    struct tg_plan_layer layers[2] = {{.mixer = &row}, {.mixer = &row}};
     const struct tg_plan plan = {.layers = layers, .count = 2};
     struct tg_model *s;
     wanted_rank = rank;
+    if (sinks)
+        layers[0].set[TG_PLAN_SINKS] = layers[1].set[TG_PLAN_SINKS] = tg_given((double)sinks);
     if (rank)
         row.adopt = adopt_rank;
     if (tg_surgery_apply(t, &plan, NULL, &s, err))

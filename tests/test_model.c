@@ -27,50 +27,10 @@ static const struct tg_test_shape SHAPE = {1, D, 4, 2, 6, 32, N, true, true, tru
 static const size_t LENGTHS[] = {1, 2, 15, 16, 17, 63, 64, 65, 257};
 enum { LENGTH_COUNT = sizeof LENGTHS / sizeof *LENGTHS, LONGEST = 257 };
 
-enum { ALL_ROWS = 47 };
-
-/* A layer of each row of mixers.def that has all these flags (but that named `without`, if any),
- * of those `count` from `first` on; one softmax layer last */
-static struct tg_model *hybrid_of(unsigned flags, const char *without, size_t first, size_t count,
-                                  int threads)
-{
-    struct tg_test_shape shape = SHAPE;
-    struct tg_plan_layer layers[ALL_ROWS + 1] = {{0}};
-    struct tg_err err = {0};
-    struct tg_model *s;
-    size_t n = 0, seen = 0;
-    for (size_t i = 0; tg_mixer_schemas[i]; i++) {
-        if ((tg_mixer_schemas[i]->flags & flags) != flags ||
-            strcmp(tg_mixer_schemas[i]->name, without) == 0 || seen++ < first || n == count)
-            continue;
-        layers[n].mixer = tg_mixer_schemas[i];
-        if (tg_mixer_schemas[i]->flags & (TG_MIXER_WINDOW | TG_MIXER_BESIDE))
-            layers[n].set[TG_PLAN_WINDOW] = tg_given((double)(WINDOW - n % 4));
-        n++;
-    }
-    shape.layers = n + 1;
-    struct tg_plan p = {layers, shape.layers};
-    struct tg_model *t = tg_test_teacher(&shape, threads, 7);
-    tg_test_must(tg_surgery_apply(t, &p, NULL, &s, &err), &err);
-    tg_test_stir_new(s, 0.2, 11);
-    for (size_t l = 0; l < s->spec.layer_count; l++) /* no choice that a small step could change */
-        s->spec.layers[l].recurrent.active = s->spec.layers[l].recurrent.partitions;
-    for (size_t l = 0; l < s->spec.layer_count; l++) /* short chunks: most texts have several */
-        if (s->spec.layers[l].recurrent.chunk)
-            s->spec.layers[l].recurrent.chunk = WINDOW;
-    tg_model_free(t);
-    return s;
-}
-
 /* All that can replace softmax */
-static struct tg_model *hybrid_without(const char *without, int threads)
-{
-    return hybrid_of(TG_MIXER_PLAN, without, 0, ALL_ROWS, threads);
-}
-
 static struct tg_model *hybrid(int threads)
 {
-    return hybrid_without("", threads);
+    return tg_test_hybrid(&SHAPE, WINDOW, TG_MIXER_PLAN, "", 0, TG_TEST_ALL_ROWS, threads);
 }
 
 static float *floats(size_t n)
@@ -242,7 +202,8 @@ static void test_cache_limits(void **state)
 /* Memory of a linear hybrid's cache does not grow with the text it can hold. */
 static void test_constant_memory(void **state)
 {
-    struct tg_model *m = hybrid_of(TG_MIXER_PLAN | TG_MIXER_LINEAR, "", 0, ALL_ROWS, 1);
+    struct tg_model *m =
+        tg_test_hybrid(&SHAPE, WINDOW, TG_MIXER_PLAN | TG_MIXER_LINEAR, "", 0, TG_TEST_ALL_ROWS, 1);
     struct tg_cache *a, *b;
     struct tg_err err = {0};
     size_t last = m->spec.layer_count - 1;
@@ -337,9 +298,8 @@ static double slope_error(struct tg_model *m, const struct tg_param *p, const fl
     return (4 * error[1] - error[0]) / 3;
 }
 
-/* The size of that by the better of two steps: where many layers follow, the loss bends too much
- * for the long one, and where the slope is small it rounds too much for the short one. A gradient
- * that is wrong is so at both. */
+/* By the better of two steps: the loss bends too much for the long one where many layers follow,
+ * and rounds too much for the short one where it is flat. A wrong gradient is so at both. */
 static double least_slope_error(struct tg_model *m, const struct tg_param *p, const float *g,
                                 const double *direction, double longest, const int32_t *ids,
                                 const struct tg_batch *b)
@@ -398,7 +358,8 @@ static void test_gradients(void **state)
     enum { FEW = 5 };
     (void)state;
     for (size_t first = 0;; first += FEW) {
-        struct tg_model *m = hybrid_of(TG_MIXER_PLAN, "lolcats", first, FEW, 1);
+        struct tg_model *m =
+            tg_test_hybrid(&SHAPE, WINDOW, TG_MIXER_PLAN, "lolcats", first, FEW, 1);
         size_t layers = m->spec.layer_count;
         for (size_t l = 0; l < layers; l++) {
             struct tg_recurrent_spec *r = &m->spec.layers[l].recurrent;

@@ -23,7 +23,8 @@ static struct pair open_pair(bool measured)
 {
     static const struct tg_test_shape shape = {2, D, H, G, K, 32, 40, true, true, true};
     const struct tg_plan_options o = {.mixer = "rwkv7", .keep = "0", .sinks = -1};
-    struct tg_attention_stats of[2] = {{NULL, NULL, NULL}, {distance, entropy, NULL}};
+    struct tg_attention_stats of[2] = {{.distance = NULL},
+                                       {.distance = distance, .entropy = entropy}};
     const struct tg_lookback look = {.layers = 2, .tokens = 1, .of = of};
     struct pair p = {.teacher = tg_test_teacher(&shape, 1, 3)};
     struct tg_plan plan;

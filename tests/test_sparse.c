@@ -237,7 +237,7 @@ static void test_none_picked(void **state)
 static void test_distance(void **state)
 {
     const double distance[H] = {1, 5, 30, 1e9}, kept[H] = {0.5, 0.8, 29.0 / 30, 0.9999};
-    const struct tg_attention_stats stats = {distance, distance};
+    const struct tg_attention_stats stats = {.distance = distance, .entropy = distance};
     struct layer block, sma;
     (void)state;
     open_layer(&block, "block_causal");

@@ -89,7 +89,8 @@ static void token_item(void *ud, size_t item, int worker)
     size_t i = item / r->G, group = item % r->G, per = a->H / r->G, b0 = j->b->begin[i];
     size_t past = tg_batch_past(j->b, i), n = j->b->begin[i + 1] - b0;
     float *state = tg_state_at(j->states, i), *scores = j->scores + (size_t)worker * r->slots;
-    const float *keys = tg_ring_key(r, state, group, 0), *values = tg_ring_value(r, state, group, 0);
+    const float *keys = tg_ring_key(r, state, group, 0),
+                *values = tg_ring_value(r, state, group, 0);
     for (size_t t = 0; t < n && n < TG_STEP_ROWS_MIN; t++) {
         size_t row = b0 + t, kv = row * r->G + group;
         tg_ring_put(r, state, group, past + t, j->k + kv * r->K, j->v + kv * r->V);

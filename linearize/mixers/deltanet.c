@@ -1,4 +1,5 @@
-/* DeltaNet (arXiv 2406.06484): the delta rule without decay, short convolution. Equations in linear_mixer.h. */
+/* DeltaNet (arXiv 2406.06484): the delta rule without decay, short convolution. Equations in
+ * linear_mixer.h. */
 #include "linearize/mixers/linear_mixer.h"
 #include "linearize/mixers/rows.h"
 

@@ -1,4 +1,5 @@
-/* HGRN2 (arXiv 2404.07904): the key is what the forget gate lets go. Equations in linear_mixer.h. */
+/* HGRN2 (arXiv 2404.07904): the key is what the forget gate lets go. Equations in linear_mixer.h.
+ */
 #include "linearize/mixers/linear_mixer.h"
 #include "linearize/mixers/rows.h"
 

@@ -1,4 +1,5 @@
-/* Kimi Delta Attention (Kimi Linear, arXiv 2510.26692): the delta rule with a decay per channel. Equations in linear_mixer.h. */
+/* Kimi Delta Attention (Kimi Linear, arXiv 2510.26692): the delta rule with a decay per channel.
+ * Equations in linear_mixer.h. */
 #include "linearize/mixers/linear_mixer.h"
 #include "linearize/mixers/rows.h"
 
@@ -10,5 +11,4 @@ static const struct tg_linear_recipe recipe = {
     .z = TG_GATE_FN_SIGMOID,
 };
 
-const struct tg_mixer_ops tg_mixer_kda = {
-    .name = "kda", .recipe = &recipe, TG_LINEAR_MIXER_OPS};
+const struct tg_mixer_ops tg_mixer_kda = {.name = "kda", .recipe = &recipe, TG_LINEAR_MIXER_OPS};

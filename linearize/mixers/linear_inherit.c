@@ -205,9 +205,13 @@ void tg_linear_inherit(const struct tg_mixer *m, const struct tg_origin *o, size
     const struct tg_linear_recipe *r = tg_mixer_find(m->spec->mixer)->recipe;
     const char *name = m->spec->mixer->params[rule].name, *shared = "shared_";
     const struct start a = {m, o, rule, count, data};
-    static const struct tg_mixer_start fixed[] = {{"alpha", 1}, {"sink", -4}, {NULL, 0}};
-    if (!strncmp(name, shared,
-                 strlen(shared))) /* sse's state for all tokens begins as the others */
+    /* Taylor features give even a far key a weight of 1/2 at least */
+    const struct tg_mixer_start fixed[] = {
+        {"alpha", 1},
+        {"sink", -4},
+        {"far_logit", m->spec->feature_map == TG_MAP_TAYLOR ? -3 : 0},
+        {NULL, 0}};
+    if (!strncmp(name, shared, strlen(shared))) /* the state for all tokens begins as the others */
         name += strlen(shared);
     if (!strcmp(name, "conv.weight"))
         conv_weight(&a);

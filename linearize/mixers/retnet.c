@@ -1,4 +1,5 @@
-/* Retention (RetNet, arXiv 2307.08621): a fixed decay per head, norm and gate of each head's output. Equations in linear_mixer.h. */
+/* Retention (RetNet, arXiv 2307.08621): a fixed decay per head, norm and gate of each head's
+ * output. Equations in linear_mixer.h. */
 #include "linearize/mixers/linear_mixer.h"
 #include "linearize/mixers/rows.h"
 

@@ -74,13 +74,15 @@ static bool repeat_heads(const struct tg_model *teacher, struct tg_model *s,
     return true;
 }
 
-/* An output gate that the teacher has not begins open: sigmoid(4) */
-static void open_gate(const struct tg_param *p, const struct tg_attention_stats *stats, float *data)
+/* An output gate that the teacher has not begins open: sigmoid(4), by its bias if it has one, else
+ * by the inputs' constant; without statistics it begins at 1/2. */
+static void open_gate(const struct tg_param *p, const struct tg_attention_stats *stats, bool biased,
+                      float *data)
 {
     const bool bias = strcmp(p->local, "out_gate.bias") == 0;
     const size_t D = p->rank == 2 ? (size_t)p->shape[1] : 1;
     for (size_t i = 0; i < p->count; i++)
-        data[i] = bias ? 4 : stats ? 4 * stats->constant[i % D] : 0;
+        data[i] = bias ? 4 : stats && !biased ? 4 * stats->constant[i % D] : 0;
 }
 
 /* A changed layer's parameter, from the layer that it replaces */
@@ -102,7 +104,7 @@ static void make_param(const struct tg_model *teacher, const struct tg_lookback 
     if (copied && ops->adjust)
         ops->adjust(&mixer, &origin, rule, data, p->count);
     else if (!copied && !p->is_new)
-        open_gate(p, origin.stats, data);
+        open_gate(p, origin.stats, s->spec.layers[l].qkv_bias, data);
     else if (!copied)
         ops->inherit(&mixer, &origin, rule, data, p->count);
 }

@@ -73,8 +73,8 @@ struct pass {
     size_t *blocks; /* [sequences + 1] blocks of rows before each sequence */
     float *hidden;  /* [rows,D] */
     float *q, *k, *v;
-    float *scores;          /* [threads][ROW_BLOCK, longest + V] */
-    double *parts;          /* [blocks][H][distance, entropy, output] */
+    float *scores;                  /* [threads][ROW_BLOCK, longest + V] */
+    double *parts;                  /* [blocks][H][distance, entropy, output] */
     size_t longest, values, layers; /* up to the last one that attends */
     int status;
     struct tg_err *err;
@@ -163,8 +163,8 @@ static void add_inputs(const struct pass *p, size_t layer, const float *x)
         }
 }
 
-/* Mean and c of a layer from the sums of its inputs. A channel that never changes has a variance of a
- * millionth of its square, so that one alone is enough. */
+/* Mean and c of a layer from the sums of its inputs. A channel that never changes has a variance of
+ * a millionth of its square, so that one alone is enough. */
 static void vectors_of(const struct tg_lookback *l, size_t layer)
 {
     const size_t D = l->width;
@@ -282,8 +282,8 @@ int tg_lookback_measure(struct tg_lookback *out, const struct tg_model *teacher,
             for (size_t i = 0; at && i < 3 * H; i++)
                 out->means[from + i] = out->sums[from + i] / (double)out->tokens;
             for (size_t i = 2 * H; at && i < 3 * H; i++)
-                out->means[from + i] = sqrt(out->means[from + i] /
-                                            (double)tg_value_dim(&teacher->spec.layers[l]));
+                out->means[from + i] =
+                    sqrt(out->means[from + i] / (double)tg_value_dim(&teacher->spec.layers[l]));
             if (at)
                 vectors_of(out, l);
         }
