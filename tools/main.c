@@ -228,8 +228,12 @@ static void choose_blas_core(char **argv)
 {
     static const char name[] = "OPENBLAS_CORETYPE";
     const char *core = getenv(name) ? NULL : tg_gemm_better_core();
-    if (core && setenv(name, core, 0) == 0)
-        execv("/proc/self/exe", argv);
+    char self[4096];
+    const ssize_t n = core ? readlink("/proc/self/exe", self, sizeof self - 1) : -1;
+    if (n > 0 && setenv(name, core, 0) == 0) {
+        self[n] = '\0';
+        execv(self, argv);
+    }
 }
 
 int main(int argc, char **argv)
