@@ -17,18 +17,18 @@
 #include "base/pool.h"
 #include "linearize/kernels/outer.h"
 #include "linearize/mixers/attn_proj.h"
+#include "linearize/mixers/beside.h"
 #include "linearize/mixers/joint.h"
 #include "linearize/mixers/joint_mixer.h"
 #include "linearize/mixers/lizard.h"
-#include "linearize/mixers/ring.h"
 #include "linearize/mixers/rows.h"
 
 static struct tg_lizard lizard_of(const struct tg_mixer *m)
 {
-    struct tg_lizard l = {.all = tg_mixer_far(m, 0), .alpha = tg_mixer_param(m, "alpha")};
-    l.window = (struct tg_joint){
-        .attn = tg_mixer_attn(m), .sinks = m->spec->sinks, .sink = tg_mixer_param(m, "sink")};
-    return l;
+    struct tg_beside window;
+    tg_beside_of(m, &window);
+    return (struct tg_lizard){
+        .window = window.joint, .all = tg_mixer_far(m, 0), .alpha = tg_mixer_param(m, "alpha")};
 }
 
 struct kept {
@@ -163,54 +163,44 @@ static void backward(const struct tg_ctx *ctx, const struct tg_mixer *m, const s
 }
 
 /* State of a sequence: ring of rotated keys and values, then the linear state */
-static struct tg_ring ring_of(const struct tg_mixer *m)
-{
-    const struct tg_layer_spec *s = m->spec;
-    return (struct tg_ring){s->kv_heads, s->head_dim, tg_value_dim(s), s->window};
-}
-
 static size_t state_floats(const struct tg_mixer *m, size_t capacity)
 {
     struct tg_lizard l = lizard_of(m);
-    struct tg_ring r = ring_of(m);
+    struct tg_beside w;
     (void)capacity;
-    return tg_ring_floats(&r) + tg_far_state(&l.all);
+    tg_beside_of(m, &w);
+    return tg_beside_state(&w) + tg_far_state(&l.all);
 }
 
-/* Many new tokens: the window over [ring, new], the linear branch over the new ones from its state
- */
+/* The linear branch of a sequence's many new tokens, at most TG_STEP_PIECE at a time */
 struct piece {
-    size_t begin[2], begin_new[2];
-    float *q, *k, *v, *ya, *num, *den, *window, *all;
+    size_t begin[2];
+    float *num, *den, *all;
 };
 
-static size_t piece_lay(const struct tg_lizard *l, size_t held, size_t n, int threads, float *base,
+static size_t piece_lay(const struct tg_lizard *l, size_t n, int threads, float *base,
                         struct piece *p)
 {
     struct tg_carve c = {base, 0};
-    size_t rows = held + n, H = l->all.H, G = l->all.G, K = l->all.map.K, V = l->all.V;
-    *p = (struct piece){.begin = {0, rows}, .begin_new = {0, n}};
-    struct tg_batch both = {1, p->begin, NULL}, new = {1, p->begin_new, NULL};
-    p->q = tg_carve(&c, rows * H * K);
-    p->k = tg_carve(&c, rows * G * K);
-    p->v = tg_carve(&c, rows * G * V);
-    p->ya = tg_carve(&c, rows * H * V);
-    p->num = tg_carve(&c, n * H * V);
-    p->den = tg_carve(&c, n * H);
-    p->window = tg_carve(&c, tg_joint_work(&l->window, &both, threads, false));
-    p->all = tg_carve(&c, tg_far_work(&l->all, &new, threads, false));
+    *p = (struct piece){.begin = {0, n}};
+    struct tg_batch b = {1, p->begin, NULL};
+    p->num = tg_carve(&c, n * l->all.H * l->all.V);
+    p->den = tg_carve(&c, n * l->all.H);
+    p->all = tg_carve(&c, tg_far_work(&l->all, &b, threads, false));
     return c.used;
 }
 
 struct step_scratch {
     struct kept kept;
-    float *worker;
+    float *ya, *window; /* [rows,H,V]; of the window */
+    float *worker;      /* [threads][num, features] */
     size_t per_worker;
     float *piece;
 };
 
 static size_t step_lay(const struct tg_mixer *m, const struct tg_lizard *l,
-                       const struct tg_batch *b, int threads, float *base, struct step_scratch *s)
+                       const struct tg_beside *window, const struct tg_batch *b, int threads,
+                       float *base, struct step_scratch *s)
 {
     struct tg_carve c = {base, 0};
     struct piece p;
@@ -220,11 +210,11 @@ static size_t step_lay(const struct tg_mixer *m, const struct tg_lizard *l,
     most = most < TG_STEP_PIECE ? most : TG_STEP_PIECE;
     float *kept = tg_carve(&c, kept_lay(m, l, b, false, NULL, &s->kept));
     kept_lay(m, l, b, false, kept, &s->kept);
-    s->per_worker = m->spec->window + 2 * l->all.V + 2 * tg_map_features(&l->all.map);
+    s->ya = tg_carve(&c, tg_batch_rows(b) * l->all.H * l->all.V);
+    s->window = tg_carve(&c, tg_beside_step_work(window, b, threads));
+    s->per_worker = l->all.V + 2 * tg_map_features(&l->all.map);
     s->worker = tg_carve(&c, s->per_worker * (size_t)threads);
-    s->piece = most < TG_STEP_ROWS_MIN
-                   ? NULL
-                   : tg_carve(&c, piece_lay(l, m->spec->window, most, threads, NULL, &p));
+    s->piece = most < TG_STEP_ROWS_MIN ? NULL : tg_carve(&c, piece_lay(l, most, threads, NULL, &p));
     return c.used;
 }
 
@@ -232,94 +222,75 @@ static size_t step_work_floats(const struct tg_mixer *m, const struct tg_batch *
                                int threads)
 {
     struct tg_lizard l = lizard_of(m);
+    struct tg_beside w;
     struct step_scratch s;
     (void)capacity;
-    return step_lay(m, &l, b, threads, NULL, &s);
+    tg_beside_of(m, &w);
+    return step_lay(m, &l, &w, b, threads, NULL, &s);
 }
 
 struct step_job {
     const struct tg_ctx *ctx;
     const struct tg_lizard *l;
-    const struct tg_ring *ring;
     const struct tg_batch *b;
-    float *const *states;
+    struct tg_states linear;
     const struct step_scratch *s;
 };
 
-static void step_token(const struct step_job *w, float *state, size_t group, size_t p, size_t row,
-                       float *scratch)
-{
-    const struct tg_lizard *l = w->l;
-    const struct tg_ring *r = w->ring;
-    const struct kept *k = &w->s->kept;
-    size_t H = l->all.H, G = l->all.G, K = r->K, V = r->V, per = H / G;
-    float *scores = scratch, *ya = scores + r->slots, *num = ya + V, *features = num + V;
-    const float *v = k->v + (row * G + group) * V;
-    tg_ring_put(r, state, group, p, k->k + (row * G + group) * K, v);
-    for (size_t h = group * per; h < (group + 1) * per; h++) {
-        size_t rh = row * H + h;
-        float lse = tg_attn_row(w->ctx->k, k->q + rh * K, tg_ring_key(r, state, group, 0), K,
-                                tg_ring_value(r, state, group, 0), V, tg_ring_count(r, p + 1), K, V,
-                                l->window.attn.scale, l->window.attn.cap, scores, ya, NULL);
-        tg_joint_row(&l->window, h, lse, 0, NULL, 0, ya);
-        float den =
-            tg_far_step(w->ctx->k, &l->all, h, k->q0 + rh * K, k->k0 + (row * G + group) * K, v, 0,
-                        k->g[rh], state + tg_ring_floats(r), num, features);
-        tg_lizard_row(l, h, ya, num, den, k->y + rh * V);
-    }
-}
-
-/* An item is a sequence and a kv head */
+/* Few new tokens of a sequence; an item is a sequence and a kv head */
 static void token_item(void *ud, size_t item, int worker)
 {
     const struct step_job *w = ud;
-    size_t i = item / w->l->all.G, group = item % w->l->all.G, b0 = w->b->begin[i];
-    size_t past = tg_batch_past(w->b, i), n = w->b->begin[i + 1] - b0;
-    for (size_t t = 0; t < n && n < TG_STEP_ROWS_MIN; t++)
-        step_token(w, w->states[i], group, past + t, b0 + t,
-                   w->s->worker + (size_t)worker * w->s->per_worker);
+    const struct tg_lizard *l = w->l;
+    const struct kept *k = &w->s->kept;
+    size_t H = l->all.H, G = l->all.G, K = l->all.map.K, V = l->all.V, per = H / G;
+    size_t i = item / G, group = item % G, b0 = w->b->begin[i], n = w->b->begin[i + 1] - b0;
+    float *num = w->s->worker + (size_t)worker * w->s->per_worker, *features = num + V;
+    for (size_t row = b0; row < b0 + n && n < TG_STEP_ROWS_MIN; row++)
+        for (size_t h = group * per; h < (group + 1) * per; h++) {
+            size_t rh = row * H + h, kv = row * G + group;
+            float den =
+                tg_far_step(w->ctx->k, &l->all, h, k->q0 + rh * K, k->k0 + kv * K, k->v + kv * V, 0,
+                            k->g[rh], tg_state_at(w->linear, i), num, features);
+            tg_lizard_row(l, h, w->s->ya + rh * V, num, den, k->y + rh * V);
+        }
 }
 
-static void step_piece(const struct step_job *w, size_t i, size_t past, size_t row, size_t n)
+/* n new tokens of sequence i from row `row` on */
+static void step_piece(const struct step_job *w, size_t i, size_t row, size_t n)
 {
     const struct tg_lizard *l = w->l;
-    const struct tg_ring *r = w->ring;
     const struct kept *k = &w->s->kept;
-    size_t H = l->all.H, G = l->all.G, K = r->K, V = r->V, held = tg_ring_count(r, past);
-    float *state = w->states[i], *linear = state + tg_ring_floats(r);
+    size_t H = l->all.H, G = l->all.G, K = l->all.map.K, V = l->all.V;
+    float *linear = tg_state_at(w->linear, i);
     struct piece p;
-    piece_lay(l, held, n, w->ctx->threads, w->s->piece, &p);
-    struct tg_batch both = {1, p.begin, NULL}, new = {1, p.begin_new, NULL};
-    tg_ring_take(r, state, past, p.k, p.v);
-    memset(p.q, 0, held * H * K * sizeof *p.q);
-    memcpy(p.q + held * H * K, k->q + row * H * K, n * H * K * sizeof *p.q);
-    memcpy(p.k + held * G * K, k->k + row * G * K, n * G * K * sizeof *p.k);
-    memcpy(p.v + held * G * V, k->v + row * G * V, n * G * V * sizeof *p.v);
-    tg_joint_fwd(w->ctx, &l->window, &both, p.q, p.k, p.v, NULL, p.ya, NULL, NULL, p.window);
-    tg_far_fwd(w->ctx, &l->all, &new, k->q0 + row * H * K, k->k0 + row * G * K, k->v + row * G * V,
+    piece_lay(l, n, w->ctx->threads, w->s->piece, &p);
+    struct tg_batch b = {1, p.begin, NULL};
+    tg_far_fwd(w->ctx, &l->all, &b, k->q0 + row * H * K, k->k0 + row * G * K, k->v + row * G * V,
                k->g + row * H, p.num, p.den, &linear, NULL, p.all);
     for (size_t h = 0; h < n * H; h++)
-        tg_lizard_row(l, h % H, p.ya + (held * H + h) * V, p.num + h * V, p.den[h],
+        tg_lizard_row(l, h % H, w->s->ya + (row * H + h) * V, p.num + h * V, p.den[h],
                       k->y + (row * H + h) * V);
-    tg_ring_put_rows(r, state, past, n, k->k + row * G * K, k->v + row * G * V);
 }
 
 static void step(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                  size_t capacity, const float *x, float *const *states, float *y, float *work)
 {
     struct tg_lizard l = lizard_of(m);
-    struct tg_ring r = ring_of(m);
+    struct tg_beside window;
     struct step_scratch s;
     (void)capacity;
-    step_lay(m, &l, b, ctx->threads, work, &s);
-    struct step_job w = {ctx, &l, &r, b, states, &s};
+    tg_beside_of(m, &window);
+    step_lay(m, &l, &window, b, ctx->threads, work, &s);
+    struct step_job w = {ctx, &l, b, {states, tg_beside_state(&window)}, &s};
     heads_fwd(ctx, m, b, x, &s.kept);
+    tg_beside_step(ctx, &window, b, s.kept.q, s.kept.k, s.kept.v, (struct tg_states){states, 0},
+                   s.ya, s.window);
     tg_parallel(ctx->threads, b->count * l.all.G, token_item, &w);
     for (size_t i = 0; i < b->count; i++) {
-        size_t n = b->begin[i + 1] - b->begin[i], past = tg_batch_past(b, i);
+        size_t n = b->begin[i + 1] - b->begin[i];
         for (size_t t = 0; t < n && n >= TG_STEP_ROWS_MIN; t += TG_STEP_PIECE)
-            step_piece(&w, i, past + t, b->begin[i] + t,
-                       n - t < TG_STEP_PIECE ? n - t : TG_STEP_PIECE);
+            step_piece(&w, i, b->begin[i] + t, n - t < TG_STEP_PIECE ? n - t : TG_STEP_PIECE);
     }
     tg_proj_out_fwd(ctx, m, b, x, s.kept.y, y, s.kept.gates);
 }
