@@ -193,33 +193,11 @@ static void inherit(const struct tg_mixer *m, const struct tg_origin *o, size_t 
         data[i] = i % taps == taps - 1;
 }
 
-const struct tg_mixer_ops tg_mixer_hyena_x = {
-    .name = "hyena_x",
-    .saved_floats = saved_floats,
-    .work_floats = work_floats,
-    .forward = fwd,
-    .backward = bwd,
-    .state_floats = state_floats,
-    .step = step,
-    .inherit = inherit,
-};
-const struct tg_mixer_ops tg_mixer_hyena_y = {
-    .name = "hyena_y",
-    .saved_floats = saved_floats,
-    .work_floats = work_floats,
-    .forward = fwd,
-    .backward = bwd,
-    .state_floats = state_floats,
-    .step = step,
-    .inherit = inherit,
-};
-const struct tg_mixer_ops tg_mixer_hyena_se = {
-    .name = "hyena_se",
-    .saved_floats = saved_floats,
-    .work_floats = work_floats,
-    .forward = fwd,
-    .backward = bwd,
-    .state_floats = state_floats,
-    .step = step,
-    .inherit = inherit,
-};
+/* The rows differ in the convolutions that their rules have. */
+#define HYENA_OPS                                                                                  \
+    .saved_floats = saved_floats, .work_floats = work_floats, .forward = fwd, .backward = bwd,     \
+    .state_floats = state_floats, .step = step, .inherit = inherit
+
+const struct tg_mixer_ops tg_mixer_hyena_x = {.name = "hyena_x", HYENA_OPS};
+const struct tg_mixer_ops tg_mixer_hyena_y = {.name = "hyena_y", HYENA_OPS};
+const struct tg_mixer_ops tg_mixer_hyena_se = {.name = "hyena_se", HYENA_OPS};

@@ -32,13 +32,6 @@
 
 enum { BLOCK = 256 }; /* tokens whose keys and values decode makes at a time */
 
-static struct tg_joint joint_of(const struct tg_mixer *m)
-{
-    return (struct tg_joint){.attn = tg_mixer_attn(m),
-                             .sinks = tg_mixer_has(m, "sink") ? m->spec->sinks : 0,
-                             .sink = tg_mixer_param(m, "sink")};
-}
-
 static struct tg_kv_input from_latent(const struct tg_mixer *m, const float *c)
 {
     return (struct tg_kv_input){
@@ -71,7 +64,7 @@ static size_t kept_lay(const struct tg_mixer *m, const struct tg_joint *j, const
 
 static size_t saved_floats(const struct tg_mixer *m, const struct tg_batch *b)
 {
-    const struct tg_joint j = joint_of(m);
+    const struct tg_joint j = tg_mixer_joint(m);
     struct kept k;
     return kept_lay(m, &j, b, true, NULL, &k);
 }
@@ -104,7 +97,7 @@ static size_t work_lay(const struct tg_mixer *m, const struct tg_joint *j, const
 static size_t work_floats(const struct tg_mixer *m, const struct tg_batch *b, int threads,
                           bool backward)
 {
-    const struct tg_joint j = joint_of(m);
+    const struct tg_joint j = tg_mixer_joint(m);
     struct scratch s;
     return work_lay(m, &j, b, threads, backward, NULL, &s);
 }
@@ -119,7 +112,7 @@ static void latents(const struct tg_ctx *ctx, const struct tg_mixer *m, const st
 static void forward(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                     const float *x, float *y, float *saved, float *work)
 {
-    const struct tg_joint j = joint_of(m);
+    const struct tg_joint j = tg_mixer_joint(m);
     struct scratch s;
     struct kept k;
     work_lay(m, &j, b, ctx->threads, false, work, &s);
@@ -137,7 +130,7 @@ static void backward(const struct tg_ctx *ctx, const struct tg_mixer *m, const s
                      const float *x, const float *dy, const float *saved, float *dx,
                      const struct tg_mixer_grads *d, float *work)
 {
-    const struct tg_joint j = joint_of(m);
+    const struct tg_joint j = tg_mixer_joint(m);
     const struct tg_joint_grads grads = {.sink = tg_mixer_grad(m, d, "sink")};
     const size_t rows = tg_batch_rows(b);
     struct scratch s;
@@ -200,7 +193,7 @@ static size_t step_lay(const struct tg_mixer *m, const struct tg_joint *j, const
 static size_t step_work_floats(const struct tg_mixer *m, const struct tg_batch *b, size_t capacity,
                                int threads)
 {
-    const struct tg_joint j = joint_of(m);
+    const struct tg_joint j = tg_mixer_joint(m);
     struct step_scratch s;
     return step_lay(m, &j, b, capacity, threads, NULL, &s);
 }
@@ -298,7 +291,7 @@ static void attend(const struct tg_ctx *ctx, const struct tg_mixer *m, const str
 static void step(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct tg_batch *b,
                  size_t capacity, const float *x, float *const *states, float *y, float *work)
 {
-    const struct tg_joint j = joint_of(m);
+    const struct tg_joint j = tg_mixer_joint(m);
     const size_t R = m->spec->kv_rank;
     struct step_scratch s;
     step_lay(m, &j, b, capacity, ctx->threads, work, &s);

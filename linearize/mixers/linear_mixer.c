@@ -48,7 +48,7 @@ static size_t kept_lay(const struct tg_linear_parts *p, const struct tg_mixer *m
     }
     k->q1 = p->own_qk ? tg_carve(&c, R * HK) : k->q0;
     k->k1 = p->own_qk ? tg_carve(&c, R * GK) : k->k0;
-    k->v1 = p->own_v ? tg_carve(&c, R * p->S * p->V) : p->series ? k->w : k->v0;
+    k->v1 = p->activated_v ? tg_carve(&c, R * p->S * p->V) : p->series ? k->w : k->v0;
     k->q = p->own_features ? tg_carve(&c, R * p->H * p->features) : k->q1;
     k->k = p->own_features ? tg_carve(&c, R * p->key_heads * p->features) : k->k1;
     k->v = p->own_values ? tg_carve(&c, R * p->states * p->Vx) : k->v1;
@@ -238,7 +238,7 @@ static void features(const struct tg_ctx *ctx, const struct tg_mixer *m,
         tg_gnorm_fwd(ctx, &p->unit_q, p->rows, k->q1, NULL, NULL, k->q, k->rq);
         tg_gnorm_fwd(ctx, &p->unit_k, p->rows, k->k1, NULL, NULL, k->k, k->rk);
     }
-    if (p->maps)
+    if (p->recipe->map)
         tg_linear_features(ctx, p, m, k->q1, k->k1, k->q, k->k);
     if (p->own_values)
         tg_linear_values(ctx, p, k->v1, k->v);
@@ -389,7 +389,7 @@ static void recurrence_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
         tg_gnorm_bwd(ctx, &p->unit_k, p->rows, k->k1, NULL, NULL, k->rk, d->k, d->k1, NULL, NULL,
                      NULL);
     }
-    if (p->maps)
+    if (p->recipe->map)
         tg_linear_features_bwd(ctx, p, m, k->q1, k->k1, k->q, k->k, d->q, d->k, d->q1, d->k1,
                                grads);
     if (p->sse.N)

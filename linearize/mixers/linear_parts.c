@@ -64,7 +64,6 @@ void tg_linear_parts_of(const struct tg_mixer *m, const struct tg_batch *b,
                                   .K = s->head_dim,
                                   .V = tg_value_dim(s),
                                   .out = tg_out_heads(s),
-                                  .maps = r->map,
                                   .ones = r->map && !s->plain_values,
                                   .activated_q = convolved || r->silu_q,
                                   .activated_k = convolved || r->silu_k,
@@ -81,7 +80,6 @@ void tg_linear_parts_of(const struct tg_mixer *m, const struct tg_batch *b,
     p->has_window = tg_beside_of(m, &p->window);
     p->series = p->has_window && s->window_form == TG_WINDOW_SERIES;
     p->own_features = r->map || r->unit;
-    p->own_v = p->activated_v;
     p->own_qk = p->activated_q || p->activated_k || r->gate == TG_LINEAR_FORGET ||
                 (p->has_window && p->rotary);
     p->conv_q = conv_of(s, p->H * p->K);

@@ -14,9 +14,9 @@ struct tg_linear_parts {
     size_t rows, H, G, S, K, V, out; /* out: heads of the output */
     size_t states, key_heads;        /* heads of the recurrence, of its keys */
     size_t features, Vx;             /* sizes there: K or the map's; V, or V + 1 with ones */
-    bool maps, ones;
+    bool ones;
     bool activated_q, activated_k, activated_v; /* by convolution or silu */
-    bool own_qk, own_v;                         /* heads change before features are taken */
+    bool own_qk;                                /* q or k change before features are taken */
     bool own_values;                            /* there is one for each state, or a column more */
     bool own_features, rotary, has_window, series, low_z;
     struct tg_conv conv_q, conv_k, conv_v; /* taps 0: none */

@@ -109,11 +109,12 @@ static void add_row(const struct layer_job *w, size_t h, size_t t, size_t first,
         keys += e;
         far += e * (double)(count - 1 - i);
         spread += e * below;
+        s[i] = (float)e;
     }
     for (size_t i = 0; i < sinks; i++)
         rest += exp((double)sink[i] - most);
     for (size_t i = 0; i < count; i++)
-        s[i] = (float)(exp(score_of(w->s, s[i]) - most) / (keys + rest));
+        s[i] = (float)((double)s[i] / (keys + rest));
     sums[0] += far / (keys + rest);
     sums[1] += (keys * log(keys + rest) + spread) / (keys + rest);
 }

@@ -105,10 +105,10 @@ void tg_rank_release(struct tg_rank *r);
  *
  *   LIST      numbers from 0, ranges and the words first, middle (layer L / 2), last: 0-2,middle
  *   every:K   the last of each K layers
- *   ratio:R   R changed layers to one kept: of those that can change the (R + 1)-th, 2 (R +
- * 1)-th... auto:N    the N layers that matter most in `rank`: recall first (in steps of 0.02, below
- * which it is noise), then KL; with pairs in the ranking and N >= 2 the best pair is kept first,
- * then single layers
+ *   ratio:R   R changed layers to one kept: of those that can change every (R + 1)-th
+ *   auto:N    the N layers that matter most in `rank`: recall first (in steps of 0.02, below which
+ *             it is noise), then KL; with pairs in the ranking and N >= 2 the best pair is kept
+ *             first, then single layers
  *
  * rank is needed for auto:N (N > 0) only; error if NULL then. Layers in lists must exist.
  *
@@ -133,8 +133,8 @@ void tg_plan_release(struct tg_plan *p);
 int tg_surgery_spec(const struct tg_model_spec *teacher, const struct tg_plan *p,
                     struct tg_model_spec *student, struct tg_err *err);
 /* The student with inherited weights: same-named parameters copied (those of keys and values
- * repeated where the student has more kv heads), new ones from the mixer's `inherit`, which reads
- * look (NULL: not measured). */
+ * repeated where the student has more kv heads) and put right by the mixer's `adjust`, new ones
+ * from its `inherit`; both read look (NULL: not measured). */
 int tg_surgery_apply(const struct tg_model *teacher, const struct tg_plan *p,
                      const struct tg_lookback *look, struct tg_model **student, struct tg_err *err);
 /* A student that starts from nothing: `spec` with random softmax and window layers
