@@ -1,5 +1,6 @@
 #include "convert/layout.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Builders. A view is a list of (count, from) for the stored tensor; the parameter is filled in
@@ -45,6 +46,20 @@ static void rows_of(const struct tg_layout_ask *ask, struct tg_layout *out, size
 void tg_layout_same(const struct tg_layout_ask *ask, struct tg_layout *out)
 {
     rows_of(ask, out, 0, (size_t)ask->param->shape[0]);
+}
+
+void tg_layout_conv1d(const struct tg_layout_ask *ask, struct tg_layout *out)
+{
+    rows_of(ask, out, 0, (size_t)ask->param->shape[0]);
+    out->rank = 3;
+    out->shape[2] = out->shape[1];
+    out->shape[1] = 1;
+}
+
+void tg_layout_neg_exp(const struct tg_layout_ask *ask, struct tg_layout *out)
+{
+    rows_of(ask, out, 0, (size_t)ask->param->shape[0]);
+    out->neg_exp = true;
 }
 
 /* Sizes other than 1, in order; their number */
@@ -314,16 +329,33 @@ static void copy_loops(const struct tg_piece *p, int at, const float *from, floa
             copy_loops(p, at + 1, from + n * src, to + n * dst, back);
 }
 
+/* Of contiguous elements: neg_exp stands in no other layout */
+static void map_values(const struct tg_piece *p, const float *from, float *to, bool back)
+{
+    const size_t n = piece_count(p);
+    for (size_t i = 0; i < n; i++)
+        to[i] = back ? (float)-exp((double)from[i]) : (float)log(-(double)from[i]);
+}
+
+static void copy_piece(const struct tg_layout *l, const struct tg_piece *p, const float *from,
+                       float *to, bool back)
+{
+    if (!piece_count(p))
+        return;
+    if (l->neg_exp)
+        map_values(p, from, to, back);
+    else
+        copy_loops(p, 0, from, to, back);
+}
+
 void tg_layout_copy(const struct tg_layout *l, const float *stored, float *param)
 {
     for (int i = 0; i < l->pieces; i++)
-        if (piece_count(&l->piece[i]))
-            copy_loops(&l->piece[i], 0, stored + l->piece[i].from, param + l->piece[i].to, false);
+        copy_piece(l, &l->piece[i], stored + l->piece[i].from, param + l->piece[i].to, false);
 }
 
 void tg_layout_copy_back(const struct tg_layout *l, const float *param, float *stored)
 {
     for (int i = 0; i < l->pieces; i++)
-        if (piece_count(&l->piece[i]))
-            copy_loops(&l->piece[i], 0, param + l->piece[i].to, stored + l->piece[i].from, true);
+        copy_piece(l, &l->piece[i], param + l->piece[i].to, stored + l->piece[i].from, true);
 }

@@ -22,6 +22,7 @@ struct tg_piece {
 struct tg_layout {
     int rank; /* the shape that the stored tensor must have */
     int64_t shape[4];
+    bool neg_exp; /* stored = -exp(param): GGUF holds A for A_log */
     int pieces;
     struct tg_piece piece[TG_LAYOUT_PIECES];
 };
@@ -44,6 +45,10 @@ void tg_layout_same(const struct tg_layout_ask *ask, struct tg_layout *out);
 void tg_layout_squeeze(const struct tg_layout_ask *ask, struct tg_layout *out);
 /* Conv1D of GPT-2: stored [in,out] */
 void tg_layout_transpose(const struct tg_layout_ask *ask, struct tg_layout *out);
+/* A short convolution's taps with a size of 1 between: [C,1,K] */
+void tg_layout_conv1d(const struct tg_layout_ask *ask, struct tg_layout *out);
+/* -exp of the parameter */
+void tg_layout_neg_exp(const struct tg_layout_ask *ask, struct tg_layout *out);
 /* Rows q, then k, then v: [HK + GK + SV, D], or the bias of that length; S value heads, of
  * attention G */
 void tg_layout_qkv_q(const struct tg_layout_ask *ask, struct tg_layout *out);
@@ -79,7 +84,8 @@ void tg_layout_gated_gate(const struct tg_layout_ask *ask, struct tg_layout *out
 
 /* Elements of all pieces */
 size_t tg_layout_count(const struct tg_layout *l);
-/* Copies one layout's elements from a stored tensor's values into the parameter's, and back. */
+/* Copies one layout's elements from a stored tensor's values into the parameter's, and back. A value
+ * that is no -exp of anything becomes NaN. */
 void tg_layout_copy(const struct tg_layout *l, const float *stored, float *param);
 void tg_layout_copy_back(const struct tg_layout *l, const float *param, float *stored);
 

@@ -1,0 +1,126 @@
+#include "convert/target.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+const struct tg_target *const tg_targets[] = {
+#define TG_TARGET(name) &tg_target_##name,
+#include "convert/targets.def"
+#undef TG_TARGET
+    NULL};
+
+const struct tg_target *tg_target_find(const char *name)
+{
+    for (size_t i = 0; tg_targets[i]; i++)
+        if (!strcmp(tg_targets[i]->name, name))
+            return tg_targets[i];
+    return NULL;
+}
+
+void tg_remark(struct tg_remarks *r, const char *fmt, ...)
+{
+    char line[512];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    char *copy =
+        tg_grow(&r->lines, &r->cap, r->count + 1, sizeof *r->lines) ? tg_strdup(line) : NULL;
+    if (copy)
+        r->lines[r->count++] = copy;
+    else
+        r->failed = true;
+}
+
+void tg_remarks_release(struct tg_remarks *r)
+{
+    for (size_t i = 0; i < r->count; i++)
+        tg_free(r->lines[i]);
+    tg_free(r->lines);
+    *r = (struct tg_remarks){0};
+}
+
+void *tg_gguf_own(struct tg_gguf_list *l, void *block)
+{
+    if (!block || !tg_grow(&l->owned, &l->owned_cap, l->owned_count + 1, sizeof *l->owned)) {
+        tg_free(block);
+        l->failed = true;
+        return NULL;
+    }
+    return l->owned[l->owned_count++] = block;
+}
+
+static char *own_text(struct tg_gguf_list *l, const char *text)
+{
+    return tg_gguf_own(l, tg_strdup(text));
+}
+
+void tg_gguf_put(struct tg_gguf_list *l, const char *key, struct tg_gguf_value v)
+{
+    const char *own = own_text(l, key);
+
+    if (!own)
+        return;
+    if (!tg_grow(&l->items, &l->cap, l->count + 1, sizeof *l->items)) {
+        l->failed = true;
+        return;
+    }
+    l->items[l->count++] = (struct tg_gguf_kv){own, v};
+}
+
+void tg_gguf_put_arch(struct tg_gguf_list *l, const char *arch, const char *suffix,
+                      struct tg_gguf_value v)
+{
+    char key[128];
+
+    snprintf(key, sizeof key, "%s.%s", arch, suffix);
+    tg_gguf_put(l, key, v);
+}
+
+void tg_gguf_put_text(struct tg_gguf_list *l, const char *key, const char *text)
+{
+    const char *own = own_text(l, text);
+
+    if (own)
+        tg_gguf_put(l, key, tg_gguf_text(own, strlen(own)));
+}
+
+static const unsigned char element_bytes[TG_GGUF_TYPE_COUNT] = {
+    [TG_GGUF_U8] = 1,  [TG_GGUF_I8] = 1,   [TG_GGUF_U16] = 2,
+    [TG_GGUF_I16] = 2, [TG_GGUF_U32] = 4,  [TG_GGUF_I32] = 4,
+    [TG_GGUF_F32] = 4, [TG_GGUF_BOOL] = 1, [TG_GGUF_U64] = 8,
+    [TG_GGUF_I64] = 8, [TG_GGUF_F64] = 8,  [TG_GGUF_STRING] = sizeof(struct tg_gguf_string),
+};
+
+void tg_gguf_put_array(struct tg_gguf_list *l, const char *key, enum tg_gguf_type type,
+                       const void *data, size_t count)
+{
+    const size_t size = element_bytes[type];
+    void *copy = tg_gguf_own(l, tg_alloc_array(count ? count : 1, size));
+
+    if (!copy)
+        return;
+    memcpy(copy, data, count * size);
+    struct tg_gguf_string *s = copy;
+    for (size_t i = 0; type == TG_GGUF_STRING && i < count; i++) {
+        char *bytes = tg_gguf_own(l, tg_alloc(s[i].len + 1));
+        if (!bytes)
+            return;
+        memcpy(bytes, s[i].text, s[i].len);
+        s[i].text = bytes;
+    }
+    tg_gguf_put(l, key, tg_gguf_array(type, copy, count));
+}
+
+void tg_gguf_list_release(struct tg_gguf_list *l)
+{
+    for (size_t i = 0; i < l->owned_count; i++)
+        tg_free(l->owned[i]);
+    tg_free(l->owned);
+    tg_free(l->items);
+    *l = (struct tg_gguf_list){0};
+}

@@ -1,0 +1,128 @@
+/* An export target: an architecture that other engines load, and how a hybrid becomes one of its
+ * models. One file of convert/targets and one row of targets.def each.
+ *
+ *   check    what of a spec the architecture cannot hold exactly
+ *   adapt    the spec of the model that will be written: the one that the target's own reader makes
+ * of it fill     each of that model's parameters, from the source's names    where parameters lie
+ * in the stored tensors config   config.json, or the keys of a GGUF file, which read back as the
+ * adapted spec
+ *
+ * convert/export.h walks these steps and reads back what it wrote. Layouts of tensors and what
+ * engines make of them: docs/deploying.md. */
+#ifndef TG_CONVERT_TARGET_H
+#define TG_CONVERT_TARGET_H
+
+#include "base/json.h"
+#include "convert/family.h"
+#include "formats/gguf.h"
+
+/* Lines of text for the user, collected: why a target does not fit, what an engine would load
+ * wrongly, what was rounded. */
+struct tg_remarks {
+    char **lines; /* owned */
+    size_t count, cap;
+    bool failed; /* out of memory */
+};
+void tg_remark(struct tg_remarks *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void tg_remarks_release(struct tg_remarks *r);
+
+/* The model that is exported: a checkpoint, or a block of parameters in memory. */
+struct tg_export_source {
+    const struct tg_model_spec *spec;
+    const struct tg_param_list *params;
+    /* parameter i of params as float32 into dst[count] */
+    int (*read)(const struct tg_export_source *s, size_t i, float *dst, struct tg_err *err);
+    const void *from; /* of `read` */
+};
+
+struct tg_target;
+/* One export under way. */
+struct tg_export {
+    const struct tg_target *target;
+    const struct tg_export_source *in;
+    enum tg_dtype dtype;         /* of matrices, as the user asked */
+    struct tg_model_spec spec;   /* of what is written; owned */
+    struct tg_param_list params; /* of that spec; owned */
+    struct tg_remarks notes;     /* what the user should know of the result; owned */
+    const char *tokenizer_dir;   /* whose tokenizer goes along; NULL: none */
+};
+/* A parameter of the source by its canonical name into dst[count]: it must be there and have
+ * `count` elements. */
+int tg_export_read(const struct tg_export *x, const char *name, float *dst, size_t count,
+                   struct tg_err *err);
+bool tg_export_has(const struct tg_export *x, const char *name);
+/* The plainest `fill`: the source's parameter of the same name */
+int tg_export_same(const struct tg_export *x, const struct tg_param *p, float *dst,
+                   struct tg_err *err);
+
+/* Keys of a GGUF file, with the memory that they point to */
+struct tg_gguf_list {
+    struct tg_gguf_kv *items; /* owned */
+    size_t count, cap;
+    void **owned; /* blocks that values and keys borrow from; owned */
+    size_t owned_count, owned_cap;
+    bool failed; /* out of memory */
+};
+void tg_gguf_put(struct tg_gguf_list *l, const char *key, struct tg_gguf_value v);
+/* "ARCH.suffix" */
+void tg_gguf_put_arch(struct tg_gguf_list *l, const char *arch, const char *suffix,
+                      struct tg_gguf_value v);
+/* A copy of text, and of count elements of `type` (of strings: their bytes too) */
+void tg_gguf_put_text(struct tg_gguf_list *l, const char *key, const char *text);
+void tg_gguf_put_array(struct tg_gguf_list *l, const char *key, enum tg_gguf_type type,
+                       const void *data, size_t count);
+/* Takes ownership of a block from tg_alloc; NULL counts as out of memory. */
+void *tg_gguf_own(struct tg_gguf_list *l, void *block);
+void tg_gguf_list_release(struct tg_gguf_list *l);
+
+struct tg_target {
+    const char *name;    /* of --arch: "qwen3_5", "qwen35" */
+    const char *engines; /* where its models load: "transformers, vLLM, SGLang" */
+    bool gguf;           /* the output is a GGUF file, else a directory with config.json */
+    /* What cannot be held exactly: a line for each reason, with the layer it is about. None: it
+     * fits. */
+    void (*check)(const struct tg_model_spec *spec, struct tg_remarks *why);
+    /* Layouts that are valid but that some engine loads wrongly without a word: a line each. Such
+     * models are written only when the user insists. NULL: none. */
+    void (*pitfalls)(const struct tg_model_spec *spec, struct tg_remarks *why);
+    /* x->spec is a copy of the source's: makes it the target's. May note what is rounded. */
+    int (*adapt)(struct tg_export *x, struct tg_err *err);
+    /* Parameter p of x->params into dst[count]. NULL: tg_export_same */
+    int (*fill)(const struct tg_export *x, const struct tg_param *p, float *dst,
+                struct tg_err *err);
+    /* Stored tensors, for writing: every rule that matches a parameter is used, so that there is
+     * one spelling of each; layouts must not look at ask->stored. NULL-terminated by source ==
+     * NULL. */
+    const struct tg_name_rule *names;
+    /* The same where it depends on the spec (fla's model types). NULL: `names` */
+    const struct tg_name_rule *(*names_of)(const struct tg_model_spec *spec);
+    /* Members of config.json into the object that is open; dtype, architectures and token ids
+     * included. Not of GGUF. */
+    void (*config)(const struct tg_export *x, struct tg_json_out *out);
+    /* Keys of general.architecture and ARCH.*; the tokenizer's and general.file_type are added by
+     * the caller. Of GGUF alone. */
+    void (*keys)(const struct tg_export *x, struct tg_gguf_list *out);
+    /* The type of a stored tensor. NULL: x->dtype, and float32 for what a GGUF file keeps so
+     * (formats/gguf_types.h) */
+    enum tg_dtype (*dtype_of)(const struct tg_export *x, const struct tg_tensor_plan *stored);
+    /* A mixer of a plan that will fit a teacher, in the words of --layer:
+     * "gated_deltanet,conv=4,rotary=false"; mixer is what the user asks for, NULL if nothing. An
+     * error says why none can. NULL: no plan is needed, or none can fit. */
+    int (*plan)(const struct tg_model_spec *teacher, const char *mixer, char *text, size_t size,
+                struct tg_err *err);
+    const char *keep; /* the plan's default choice of kept layers: "every:4"; NULL: the user's own
+                         default */
+};
+extern const struct tg_target
+    *const tg_targets[]; /* NULL-terminated, in the order of preference of `auto` */
+const struct tg_target *tg_target_find(const char *name); /* NULL if unknown */
+
+#define TG_TARGET(name) extern const struct tg_target tg_target_##name;
+#include "convert/targets.def"
+#undef TG_TARGET
+
+/* config.json members that every HF target has: dtype, bos and eos ids, max_position_embeddings
+ * (parse-back keeps them). */
+void tg_target_common(const struct tg_export *x, struct tg_json_out *out);
+
+#endif
