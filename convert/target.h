@@ -121,8 +121,8 @@ const struct tg_target *tg_target_find(const char *name); /* NULL if unknown */
 #include "convert/targets.def"
 #undef TG_TARGET
 
-/* config.json members that every HF target has: dtype, bos and eos ids, max_position_embeddings
- * (parse-back keeps them). */
+/* config.json members that every HF target has: dtype, vocabulary, width, number of layers,
+ * positions, tied head, bos and eos ids. */
 void tg_target_common(const struct tg_export *x, struct tg_json_out *out);
 
 #endif
