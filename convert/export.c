@@ -102,7 +102,7 @@ static void describe(const struct tg_model_spec *spec, struct tg_strbuf *to)
     tg_native_config(to, &s, TG_F32, &meta);
 }
 
-const char *tg_spec_difference(const struct tg_model_spec *a, const struct tg_model_spec *b,
+const char *tg_export_difference(const struct tg_model_spec *a, const struct tg_model_spec *b,
                                char *buf, size_t size)
 {
     struct tg_strbuf x, y;
@@ -204,7 +204,7 @@ static int make_config(const struct tg_export *x, struct tg_strbuf *text, struct
         return tg_fail(err, TG_ERR_NOMEM, "config.json: out of memory");
     if ((rc = tg_config_parse(text->text, text->len, "config.json", &back, err)))
         return rc;
-    const char *d = tg_spec_difference(&x->spec, &back, buf, sizeof buf);
+    const char *d = tg_export_difference(&x->spec, &back, buf, sizeof buf);
     tg_spec_release(&back);
     return d ? tg_fail(err, TG_ERR_MISMATCH, "%s: config.json would be read as another model: %s",
                        x->target->name, d)
@@ -328,7 +328,7 @@ int tg_export_verify(const struct tg_export *x, const char *path, struct tg_err 
     if (rc)
         return rc;
     if (!(rc = tg_checkpoint_open(&c, path, err)) &&
-        (d = tg_spec_difference(&x->spec, tg_checkpoint_spec(c), buf, sizeof buf)))
+        (d = tg_export_difference(&x->spec, tg_checkpoint_spec(c), buf, sizeof buf)))
         rc = tg_fail(err, TG_ERR_MISMATCH, "%s: came back as another model: %s", path, d);
     for (size_t i = 0; i < x->params.count && rc == TG_OK; i++)
         rc = verify_param(x, &plan, &cache, c, i, err);

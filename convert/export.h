@@ -41,7 +41,7 @@ int tg_export_verify(const struct tg_export *x, const char *path, struct tg_err 
 
 /* Where two specs differ, as text of one line ("layers[3].window: 64, 128") into buf; NULL if
  * nowhere. Family names do not count. */
-const char *tg_spec_difference(const struct tg_model_spec *a, const struct tg_model_spec *b,
+const char *tg_export_difference(const struct tg_model_spec *a, const struct tg_model_spec *b,
                                char *buf, size_t size);
 
 #endif
