@@ -263,3 +263,11 @@ int tg_file_write(const char *path, const void *bytes, size_t n, struct tg_err *
     tg_out_close(o);
     return rc;
 }
+
+int tg_file_move(const char *from, const char *to, struct tg_err *err)
+{
+    if (rename(from, to) == 0)
+        return TG_OK;
+    return tg_fail(err, TG_ERR_IO, "%s: cannot take the place of %s: %s", from, to,
+                   strerror(errno));
+}

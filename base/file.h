@@ -32,6 +32,9 @@ void tg_out_close(struct tg_out *o); /* NULL allowed; after _commit only frees *
 int tg_file_write(const char *path, const void *bytes, size_t n,
                   struct tg_err *err); /* the three above in one */
 
+/* Renames a file within a file system; an existing `to` is replaced. */
+int tg_file_move(const char *from, const char *to, struct tg_err *err);
+
 /* Paths. tg_path_join's result is the caller's. */
 char *tg_path_join(const char *dir, const char *name);
 const char *tg_path_base(const char *path); /* part after the last '/', borrowed */

@@ -8,15 +8,15 @@
 #include "convert/model_files.h"
 #include "convert/repack.h"
 #include "formats/format.h"
-#include "tools/command.h"
+#include "tools/export.h"
 #include "tools/output.h"
 #include "tools/table.h"
 
 struct settings {
-    const char *to, *dtype;
+    const char *to, *dtype, *arch;
     int64_t max_shard;
     struct tg_texts only, exclude;
-    bool dry_run;
+    bool dry_run, allow_irregular;
 };
 
 static const char *choice_format(size_t i)
@@ -58,8 +58,13 @@ static const struct tg_option options[] = {
      "only tensors whose names match; * stands for anything", 0, 0, NULL, false},
     {0, "exclude", TG_OPT_TEXTS, AT(exclude), NULL, "PATTERN", "no tensors whose names match", 0, 0,
      NULL, false},
-    {0, "dry-run", TG_OPT_FLAG, AT(dry_run), NULL, NULL, "print the plan, write nothing", 0, 0,
-     NULL, false},
+    {0, "arch", TG_OPT_CHOICE, AT(arch), NULL, "A",
+     "write the model as this architecture: auto: the one that most engines load", 0, 0,
+     tg_choice_export_arch, false},
+    {0, "allow-irregular", TG_OPT_FLAG, AT(allow_irregular), NULL, NULL,
+     "with --arch: also layouts that some engine loads wrongly without a word", 0, 0, NULL, false},
+    {0, "dry-run", TG_OPT_FLAG, AT(dry_run), NULL, NULL,
+     "print the plan, or with --arch what fits and why not; write nothing", 0, 0, NULL, false},
     {0},
 };
 #undef AT
@@ -146,6 +151,103 @@ static int write_dir(struct tg_tool *t, struct tg_repack *r, const char *dtype, 
     return status;
 }
 
+/* The type of most of the model: that of its largest tensor */
+static const char *own_dtype(const struct tg_checkpoint *c)
+{
+    const struct tg_tensors *t = tg_checkpoint_tensors(c);
+    const struct tg_tensor *largest = NULL;
+    for (size_t i = 0; i < tg_tensors_count(t); i++)
+        if (!largest || tg_tensors_at(t, i)->elements > largest->elements)
+            largest = tg_tensors_at(t, i);
+    return !largest || largest->dtype == TG_BF16 ? "bf16"
+           : largest->dtype == TG_F16            ? "f16"
+                                                 : "f32";
+}
+
+/* As another architecture: a directory appears by rename; so does a file. */
+static int write_export(struct tg_tool *t, const struct tg_export_job *job,
+                        const struct tg_target *target, const struct tg_remarks *why,
+                        struct tg_err *err)
+{
+    struct tg_export_result result = {0};
+    const char *path = t->args[1];
+    char *tmp = NULL;
+    int status = tg_dir_begin(path, t->set.force, &tmp, err);
+    char *file = status == TG_OK && job->gguf ? tg_path_join(tmp, tg_path_base(path)) : NULL;
+    if (status == TG_OK && job->gguf && !file)
+        status = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
+    if (status == TG_OK)
+        status = tg_export_make(t, job, target, file ? file : tmp, &result, err);
+    if (status == TG_OK)
+        status = file ? tg_file_move(file, path, err) : tg_dir_commit(tmp, path, err);
+    if (tmp && (status || file))
+        tg_dir_remove(tmp, NULL);
+    if (status == TG_OK)
+        tg_export_tell(t, &result, why);
+    tg_export_result_release(&result);
+    tg_free(file);
+    tg_free(tmp);
+    return status;
+}
+
+static int write_native(struct tg_tool *t, const struct tg_export_job *job,
+                        const struct tg_checkpoint *c, struct tg_err *err)
+{
+    struct tg_model *m = NULL;
+    char hash[65];
+    int status = tg_checkpoint_hash(c, hash, err);
+    if (status == TG_OK)
+        status = tg_model_from_checkpoint(&m, c, &t->ctx, err);
+    if (status)
+        return status;
+    const struct tg_checkpoint_job native = {.model = m,
+                                             .dtype = job->dtype,
+                                             .max_shard = job->max_shard,
+                                             .tokenizer_dir = t->args[0],
+                                             .teacher_hash = hash,
+                                             .teacher_name = tg_path_base(t->args[0])};
+    status = tg_checkpoint_write(t, &native, t->args[1], err);
+    tg_model_free(m);
+    return status;
+}
+
+/* --arch: by what the model is, where without it tensors are moved as they are */
+static int run_export(struct tg_tool *t, const struct settings *set, bool gguf, struct tg_err *err)
+{
+    const struct tg_target *target = NULL;
+    struct tg_checkpoint *c = NULL;
+    struct tg_remarks why = {0};
+    int status = tg_checkpoint_open(&c, t->args[0], err);
+    if (status)
+        return status;
+    const struct tg_export_job job = {
+        .source = tg_export_from_checkpoint(c),
+        .dir = t->args[0],
+        .arch = set->arch,
+        .dtype = strcmp(set->dtype, "keep") ? set->dtype : own_dtype(c),
+        .gguf = gguf,
+        .allow_irregular = set->allow_irregular,
+        .max_shard = set->max_shard,
+    };
+    if (set->dry_run)
+        status = tg_export_verdicts(t, job.source.spec, err);
+    else if (!(status = tg_export_choose(set->arch, gguf, set->allow_irregular, job.source.spec,
+                                         &target, &why, err)))
+        status = target ? write_export(t, &job, target, &why, err) : write_native(t, &job, c, err);
+    tg_remarks_release(&why);
+    tg_checkpoint_close(c);
+    return status;
+}
+
+/* Which form the output has: --to, its ending, or the architecture that was asked for */
+static bool wants_gguf(const struct settings *set, const struct tg_format *ending)
+{
+    const struct tg_target *target = tg_target_find(set->arch);
+    if (set->to || ending)
+        return (set->to ? tg_format_find(set->to) : ending) == &tg_format_gguf;
+    return target && target->gguf;
+}
+
 static int run(struct tg_tool *t, void *settings, struct tg_err *err)
 {
     const struct settings *set = settings;
@@ -166,9 +268,17 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     struct tg_repack *r = NULL;
     if (set->to && ending && o.to != ending)
         return tg_usage(err, "--to %s, but %s ends in %s", set->to, t->args[1], ending->ext);
+    if (set->arch && (set->only.count || set->exclude.count))
+        return tg_usage(err, "option --arch writes a whole model: no --only, no --exclude");
+    if (set->arch && o.to && o.to != &tg_format_gguf && o.to != &tg_format_safetensors)
+        return tg_usage(err, "option --arch writes safetensors or GGUF, not %s", o.to->name);
+    if (!set->arch && set->allow_irregular)
+        return tg_usage(err, "option --allow-irregular is for --arch");
     int status = tg_output_apart(t->args[1], t->args[0], err);
     if (status == TG_OK && !set->dry_run)
         status = tg_output_check(t, t->args[1], err);
+    if (status == TG_OK && set->arch)
+        return run_export(t, set, wants_gguf(set, ending), err);
     if (status == TG_OK)
         status = tg_tensors_open(&in, t->args[0], err);
     if (status)

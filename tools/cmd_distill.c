@@ -117,6 +117,7 @@ static int write_out(struct job *j, struct tg_err *err)
     bool taught = j->set->teacher != NULL;
     struct tg_checkpoint_job job = {
         .model = j->student.model,
+        .arch = j->set->export.arch,
         .dtype = j->set->export.dtype,
         .max_shard = j->set->export.max_shard,
         .tokenizer_dir = student,

@@ -52,6 +52,9 @@ static int prepare(struct tg_hybrid_base *b, struct tg_hybrid_run *r, struct tg_
     if (status == TG_OK)
         status = tg_subject_open(b->t, b->teacher_path, TG_SUBJECT_TOKENIZER | TG_SUBJECT_HASH,
                                  &b->teacher, err);
+    if (status == TG_OK)
+        status = tg_plan_request_for(ask, b->set->export.arch, &b->teacher.model->spec, b->t->parse,
+                                     err);
     return status == TG_OK ? tg_hybrid_check_plan(b, &ask->options, err) : status;
 }
 

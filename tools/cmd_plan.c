@@ -1,6 +1,7 @@
 /* tegu plan: which layers change, and to what. Reads the config alone. */
 #include <stdio.h>
 
+#include "convert/target.h"
 #include "linearize/surgery/surgery.h"
 #include "tools/groups.h"
 #include "tools/output.h"
@@ -8,12 +9,21 @@
 
 struct settings {
     struct tg_plan_flags plan;
-    const char *rank, *out;
+    const char *rank, *target, *out;
 };
+static const char *choice_target(size_t i)
+{
+    return tg_targets[i] ? tg_targets[i]->name : NULL;
+}
 #define AT(field) offsetof(struct settings, field)
 static const struct tg_option options[] = {
     {0, "rank", TG_OPT_TEXT, AT(rank), NULL, "F", "ranking by tegu rank, for --keep auto:N", 0, 0,
      NULL, false},
+    {0, "for", TG_OPT_CHOICE, AT(target), NULL, "TARGET",
+     "plan so that tegu convert --arch TARGET will fit: its mixer, sizes and layout where no "
+     "option "
+     "says otherwise",
+     0, 0, choice_target, false},
     {'o', "out", TG_OPT_TEXT, AT(out), NULL, "FILE", "write the plan there", 0, 0, NULL, false},
     {0},
 };
@@ -50,10 +60,14 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
         status = tg_output_check(t, set->out, err);
     if (status == TG_OK)
         status = tg_config_read(t->args[0], &teacher, err);
+    if (status == TG_OK && set->target)
+        status = tg_plan_request_for(&ask, set->target, &teacher, t->parse, err);
     if (status == TG_OK && set->rank)
         status = tg_rank_load(&rank, set->rank, err);
     if (status == TG_OK)
         status = tg_plan_make(&plan, &teacher, &ask.options, set->rank ? &rank : NULL, err);
+    if (status == TG_OK && set->target)
+        status = tg_plan_check_for(&plan, set->target, &teacher, err);
     if (status == TG_OK)
         status = tg_surgery_spec(&teacher, &plan, &student, err);
     if (status == TG_OK && set->out)

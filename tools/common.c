@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "convert/target.h"
 #include "linearize/mixers/mixer.h"
 #include "tools/command.h"
 #include "tools/eval/suite.h"
@@ -95,8 +96,13 @@ const char *tg_choice_weight_dtype(size_t i)
 
 const char *tg_choice_arch(size_t i)
 {
-    static const char *const names[] = {"auto", "tegu", NULL};
-    return i < 2 ? names[i] : NULL;
+    static const char *const first[] = {"auto", "tegu"};
+    if (i < 2)
+        return first[i];
+    for (size_t k = 0, n = 2; tg_targets[k]; k++)
+        if (!tg_targets[k]->gguf && n++ == i)
+            return tg_targets[k]->name;
+    return NULL;
 }
 
 const char *tg_choice_progress(size_t i)

@@ -19,6 +19,14 @@ struct tg_plan_request {
 };
 int tg_plan_flags_read(const struct tg_plan_flags *f, struct tg_plan_request *r,
                        struct tg_err *err);
+/* What the request leaves open becomes what fits an export target (its mixer with options, its
+ * choice of kept layers); `given` says which options the user has set. */
+int tg_plan_request_for(struct tg_plan_request *r, const char *target,
+                        const struct tg_model_spec *teacher, const struct tg_parse *given,
+                        struct tg_err *err);
+/* The plan's student must fit the target, layouts that only some engines load included. */
+int tg_plan_check_for(const struct tg_plan *p, const char *target,
+                      const struct tg_model_spec *teacher, struct tg_err *err);
 /* MIXER,OPTION=VALUE,... */
 int tg_plan_mixer_read(const char *text, struct tg_plan_layer *to, struct tg_err *err);
 /* True if one of these options stands on the command line */

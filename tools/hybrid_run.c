@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "convert/target.h"
 #include "distill/calibrate.h"
 #include "distill/rank.h"
 #include "distill/sample.h"
@@ -63,6 +64,9 @@ int tg_hybrid_check_plan(const struct tg_hybrid_base *b, const struct tg_plan_op
     int status = tg_plan_make(&plan, teacher, o, &equal, err);
     if (status == TG_OK)
         status = tg_surgery_spec(teacher, &plan, &spec, err);
+    /* which layers auto keeps is not known yet */
+    if (status == TG_OK && (!o->keep || strncmp(o->keep, "auto", 4) != 0))
+        status = tg_plan_check_for(&plan, b->set->export.arch, teacher, err);
     tg_spec_release(&spec);
     tg_plan_release(&plan);
     tg_rank_release(&equal);
@@ -96,6 +100,8 @@ static int write_settings(struct tg_hybrid_run *r, struct tg_strbuf *text, struc
     int status = tg_hybrid_write_base(r->base, &out, err);
     tg_jout_object(&out, "plan");
     tg_plan_flags_write_json(r->plan_flags, &out);
+    if (tg_target_find(r->base->set->export.arch)) /* plans for it */
+        tg_jout_str(&out, "for", r->base->set->export.arch);
     tg_jout_end_object(&out);
     tg_settings_stages(&out, &r->base->recipe);
     tg_jout_end_object(&out);
@@ -218,6 +224,8 @@ static int plan_step(struct tg_hybrid_run *r, struct tg_err *err)
                 tg_hybrid_rank(r->base, r->rank_path ? r->rank_path : r->own_rank_path, &rank, err);
         if (status == TG_OK)
             status = tg_plan_make(&r->plan, spec, r->options, needs_rank ? &rank : NULL, err);
+        if (status == TG_OK)
+            status = tg_plan_check_for(&r->plan, r->base->set->export.arch, spec, err);
         if (status == TG_OK)
             status = tg_plan_save(&r->plan, r->plan_path, err);
         tg_rank_release(&rank);
@@ -370,6 +378,7 @@ static int write_step(struct tg_hybrid_run *r, struct tg_err *err)
     struct tg_model *written = NULL;
     struct tg_checkpoint_job out = {
         .model = r->student,
+        .arch = b->set->export.arch,
         .dtype = b->set->export.dtype,
         .max_shard = b->set->export.max_shard,
         .tokenizer_dir = b->teacher_path,

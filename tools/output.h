@@ -14,17 +14,18 @@ int tg_output_apart(const char *path, const char *input, struct tg_err *err);
 
 struct tg_checkpoint_job {
     const struct tg_model *model;
+    const char *arch;          /* as tg_choice_export_arch, no GGUF one; NULL: native */
     const char *dtype;         /* as tg_choice_weight_dtype */
     int64_t max_shard;         /* bytes; 0: one file */
     const char *tokenizer_dir; /* whose tokenizer files are copied */
     const char *teacher_hash, *teacher_name;
 };
-/* Writes the hybrid into a temporary directory beside PATH (*tmp, caller frees); the caller renames
- * it with tg_dir_commit, or removes it. */
-int tg_checkpoint_stage(const struct tg_tool *t, const struct tg_checkpoint_job *job,
-                        const char *path, char **tmp, struct tg_err *err);
+/* Writes the hybrid, and proves what is not native, into a temporary directory beside PATH (*tmp,
+ * caller frees); the caller renames it with tg_dir_commit, or removes it. */
+int tg_checkpoint_stage(struct tg_tool *t, const struct tg_checkpoint_job *job, const char *path,
+                        char **tmp, struct tg_err *err);
 /* The two in one */
-int tg_checkpoint_write(const struct tg_tool *t, const struct tg_checkpoint_job *job,
-                        const char *path, struct tg_err *err);
+int tg_checkpoint_write(struct tg_tool *t, const struct tg_checkpoint_job *job, const char *path,
+                        struct tg_err *err);
 
 #endif

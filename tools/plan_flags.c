@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "convert/export.h"
 #include "tools/groups.h"
 
 static int bad_layer(const char *text, const char *what, struct tg_err *err)
@@ -111,6 +112,47 @@ int tg_plan_flags_read(const struct tg_plan_flags *f, struct tg_plan_request *r,
             return status;
     }
     return TG_OK;
+}
+
+int tg_plan_request_for(struct tg_plan_request *r, const char *target,
+                        const struct tg_model_spec *teacher, const struct tg_parse *given,
+                        struct tg_err *err)
+{
+    const struct tg_target *t = tg_target_find(target);
+    const bool mixer = tg_parse_given(given, "mixer");
+    struct tg_plan_layer to;
+    char text[256];
+    if (!t || !t->plan)
+        return TG_OK;
+    int status = t->plan(teacher, mixer ? r->options.mixer : NULL, text, sizeof text, err);
+    if (status == TG_OK)
+        status = tg_plan_mixer_read(text, &to, err);
+    if (status)
+        return status;
+    r->options.mixer = to.mixer->name;
+    for (int k = 0; k < TG_PLAN_KEYS; k++)
+        if (to.set[k].given && !r->options.set[k].given)
+            r->options.set[k] = to.set[k];
+    if (t->keep && !tg_parse_given(given, "keep"))
+        r->options.keep = t->keep;
+    return TG_OK;
+}
+
+int tg_plan_check_for(const struct tg_plan *p, const char *target,
+                      const struct tg_model_spec *teacher, struct tg_err *err)
+{
+    const struct tg_target *t = tg_target_find(target);
+    struct tg_model_spec student;
+    struct tg_remarks notes = {0};
+    if (!t)
+        return TG_OK;
+    int status = tg_surgery_spec(teacher, p, &student, err);
+    if (status)
+        return status;
+    status = tg_target_fits(t, &student, false, &notes, err);
+    tg_remarks_release(&notes);
+    tg_spec_release(&student);
+    return status;
 }
 
 bool tg_plan_flags_given(const struct tg_parse *p)

@@ -92,17 +92,18 @@ static int measure(struct tg_model *m, const float *want, double *distance, stru
 }
 
 /* The source's logits, and how far rounding alone moves them */
-static int measure_source(const struct tg_export *x, const struct tg_checkpoint *in,
-                          const struct tg_ctx *ctx, float **want, struct tg_proof *p,
-                          struct tg_err *err)
+static int measure_source(const struct tg_export *x, const struct tg_ctx *ctx, float **want,
+                          struct tg_proof *p, struct tg_err *err)
 {
-    struct tg_model *m;
+    const struct tg_export_source *in = x->in;
+    struct tg_model *m = NULL;
     size_t count;
-    int rc = tg_model_from_checkpoint(&m, in, ctx, err);
+    int rc = tg_model_create(&m, in->spec, ctx, err);
 
-    if (rc)
-        return rc;
-    rc = tg_proof_logits(m, want, &count, err);
+    for (size_t i = 0; i < in->params->count && rc == TG_OK; i++)
+        rc = in->read(in, i, m->data + m->params.items[i].offset, err);
+    if (rc == TG_OK)
+        rc = tg_proof_logits(m, want, &count, err);
     if (rc || tg_dtype_info(x->dtype)->block > 1) {
         tg_model_free(m);
         return rc;
@@ -129,15 +130,15 @@ static int judge(const struct tg_export *x, const char *path, const struct tg_pr
                : tg_fail(err, TG_ERR_MISMATCH, "%s: read back, its logits are not finite", path);
 }
 
-int tg_proof_run(const struct tg_export *x, const struct tg_checkpoint *in, const char *path,
-                 const struct tg_ctx *ctx, struct tg_proof *p, struct tg_err *err)
+int tg_proof_run(const struct tg_export *x, const char *path, const struct tg_ctx *ctx,
+                 struct tg_proof *p, struct tg_err *err)
 {
     struct tg_model *m = NULL;
     float *want = NULL;
     int rc = tg_export_verify(x, path, err);
 
     *p = (struct tg_proof){0};
-    if (rc || (rc = measure_source(x, in, ctx, &want, p, err)))
+    if (rc || (rc = measure_source(x, ctx, &want, p, err)))
         return rc;
     if (!(rc = tg_proof_adapted(x, ctx, &m, err)) && !(rc = measure(m, want, &p->exact, err)) &&
         !(rc = tg_model_load(&m, path, ctx, err)))

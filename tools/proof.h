@@ -22,10 +22,10 @@ struct tg_proof {
     double rounded; /* of the source's own, its parameters rounded to the dtype; 0: not measured */
     double written; /* of the logits of what was written */
 };
-/* `in` has been exported to `path` as x says: parameters come back bit for bit, logits are the
- * source's to 1e-5 before rounding, and after it no farther from them than twice the source
- * rounded in the same way. Models are in memory one at a time. */
-int tg_proof_run(const struct tg_export *x, const struct tg_checkpoint *in, const char *path,
-                 const struct tg_ctx *ctx, struct tg_proof *proof, struct tg_err *err);
+/* What x says has been written to `path`: parameters come back bit for bit, logits are the source's
+ * to 1e-5 before rounding, and after it no farther from them than twice the source rounded in the
+ * same way. Models are in memory one at a time. */
+int tg_proof_run(const struct tg_export *x, const char *path, const struct tg_ctx *ctx,
+                 struct tg_proof *proof, struct tg_err *err);
 
 #endif
