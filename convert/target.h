@@ -14,7 +14,7 @@
 
 #include "base/json.h"
 #include "convert/family.h"
-#include "formats/gguf.h"
+#include "formats/gguf_list.h"
 
 /* Lines of text for the user, collected: why a target does not fit, what an engine would load
  * wrongly, what was rounded. */
@@ -54,26 +54,6 @@ bool tg_export_has(const struct tg_export *x, const char *name);
 /* The plainest `fill`: the source's parameter of the same name */
 int tg_export_same(const struct tg_export *x, const struct tg_param *p, float *dst,
                    struct tg_err *err);
-
-/* Keys of a GGUF file, with the memory that they point to */
-struct tg_gguf_list {
-    struct tg_gguf_kv *items; /* owned */
-    size_t count, cap;
-    void **owned; /* blocks that values and keys borrow from; owned */
-    size_t owned_count, owned_cap;
-    bool failed; /* out of memory */
-};
-void tg_gguf_put(struct tg_gguf_list *l, const char *key, struct tg_gguf_value v);
-/* "ARCH.suffix" */
-void tg_gguf_put_arch(struct tg_gguf_list *l, const char *arch, const char *suffix,
-                      struct tg_gguf_value v);
-/* A copy of text, and of count elements of `type` (of strings: their bytes too) */
-void tg_gguf_put_text(struct tg_gguf_list *l, const char *key, const char *text);
-void tg_gguf_put_array(struct tg_gguf_list *l, const char *key, enum tg_gguf_type type,
-                       const void *data, size_t count);
-/* Takes ownership of a block from tg_alloc; NULL counts as out of memory. */
-void *tg_gguf_own(struct tg_gguf_list *l, void *block);
-void tg_gguf_list_release(struct tg_gguf_list *l);
 
 struct tg_target {
     const char *name;    /* of --arch: "qwen3_5", "qwen35" */
