@@ -14,7 +14,7 @@
 
 #include "base/json.h"
 #include "convert/family.h"
-#include "formats/gguf.h"
+#include "formats/gguf_list.h"
 
 /* Lines of text for the user, collected: why a target does not fit, what an engine would load
  * wrongly, what was rounded. */
@@ -55,26 +55,6 @@ bool tg_export_has(const struct tg_export *x, const char *name);
 int tg_export_same(const struct tg_export *x, const struct tg_param *p, float *dst,
                    struct tg_err *err);
 
-/* Keys of a GGUF file, with the memory that they point to */
-struct tg_gguf_list {
-    struct tg_gguf_kv *items; /* owned */
-    size_t count, cap;
-    void **owned; /* blocks that values and keys borrow from; owned */
-    size_t owned_count, owned_cap;
-    bool failed; /* out of memory */
-};
-void tg_gguf_put(struct tg_gguf_list *l, const char *key, struct tg_gguf_value v);
-/* "ARCH.suffix" */
-void tg_gguf_put_arch(struct tg_gguf_list *l, const char *arch, const char *suffix,
-                      struct tg_gguf_value v);
-/* A copy of text, and of count elements of `type` (of strings: their bytes too) */
-void tg_gguf_put_text(struct tg_gguf_list *l, const char *key, const char *text);
-void tg_gguf_put_array(struct tg_gguf_list *l, const char *key, enum tg_gguf_type type,
-                       const void *data, size_t count);
-/* Takes ownership of a block from tg_alloc; NULL counts as out of memory. */
-void *tg_gguf_own(struct tg_gguf_list *l, void *block);
-void tg_gguf_list_release(struct tg_gguf_list *l);
-
 struct tg_target {
     const char *name;    /* of --arch: "qwen3_5", "qwen35" */
     const char *engines; /* where its models load: "transformers, vLLM, SGLang" */
@@ -102,6 +82,11 @@ struct tg_target {
     /* Keys of general.architecture and ARCH.*; the tokenizer's and general.file_type are added by
      * the caller. Of GGUF alone. */
     void (*keys)(const struct tg_export *x, struct tg_gguf_list *out);
+    /* Tensors that stand beside the parameters and are none (rope_freqs.weight), from 0 on: false
+     * if there is no i-th. Else *plan, whose name lives as long as the program, and its elements
+     * into values, as float32, unless that is NULL. What reads the file must know or drop them.
+     * NULL: none. */
+    bool (*extra)(const struct tg_export *x, size_t i, struct tg_tensor_plan *plan, float *values);
     /* The type of a stored tensor. NULL: x->dtype, and float32 for what a GGUF file keeps so
      * (formats/gguf_types.h) */
     enum tg_dtype (*dtype_of)(const struct tg_export *x, const struct tg_tensor_plan *stored);
