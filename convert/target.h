@@ -102,6 +102,11 @@ struct tg_target {
     /* Keys of general.architecture and ARCH.*; the tokenizer's and general.file_type are added by
      * the caller. Of GGUF alone. */
     void (*keys)(const struct tg_export *x, struct tg_gguf_list *out);
+    /* Tensors that stand beside the parameters and are none (rope_freqs.weight), from 0 on: false
+     * if there is no i-th. Else *plan, whose name lives as long as the program, and its elements
+     * into values, as float32, unless that is NULL. What reads the file must know or drop them.
+     * NULL: none. */
+    bool (*extra)(const struct tg_export *x, size_t i, struct tg_tensor_plan *plan, float *values);
     /* The type of a stored tensor. NULL: x->dtype, and float32 for what a GGUF file keeps so
      * (formats/gguf_types.h) */
     enum tg_dtype (*dtype_of)(const struct tg_export *x, const struct tg_tensor_plan *stored);
