@@ -112,6 +112,22 @@ static int sort_parts(struct tg_stored_plan *plan, struct tg_err *err)
     return TG_OK;
 }
 
+/* Tensors that are no parameters, at the end */
+static int add_extras(struct tg_stored_plan *plan, const struct tg_export *x, struct tg_err *err)
+{
+    struct tg_tensor_plan extra = {0};
+
+    for (size_t i = 0; x->target->extra && x->target->extra(x, i, &extra, NULL); i++) {
+        extra.name = tg_grow(&plan->tensors, &plan->cap, plan->count + 1, sizeof *plan->tensors)
+                         ? tg_strdup(extra.name)
+                         : NULL;
+        if (!extra.name)
+            return tg_fail(err, TG_ERR_NOMEM, "out of memory");
+        plan->tensors[plan->count++] = extra;
+    }
+    return TG_OK;
+}
+
 static int make(struct tg_stored_plan *plan, const struct tg_export *x, struct tg_err *err)
 {
     int rc;
@@ -132,7 +148,8 @@ static int make(struct tg_stored_plan *plan, const struct tg_export *x, struct t
     for (size_t t = 0; t < plan->count; t++)
         plan->tensors[t].dtype =
             x->target->dtype_of ? x->target->dtype_of(x, &plan->tensors[t]) : x->dtype;
-    return TG_OK;
+    plan->own = plan->count;
+    return add_extras(plan, x, err);
 }
 
 int tg_stored_plan_make(struct tg_stored_plan *plan, const struct tg_export *x, struct tg_err *err)
@@ -199,6 +216,11 @@ int tg_stored_build(const struct tg_stored_plan *plan, const struct tg_export *x
 
     if (!(*data = tg_alloc_floats(tg_stored_elements(&plan->tensors[t]))))
         return tg_fail(err, TG_ERR_NOMEM, "tensor '%s': out of memory", plan->tensors[t].name);
+    if (t >= plan->own) {
+        struct tg_tensor_plan same;
+        x->target->extra(x, t - plan->own, &same, *data);
+        return TG_OK;
+    }
     for (size_t k = plan->first[t]; k < plan->first[t + 1] && rc == TG_OK; k++)
         if (!(rc = tg_fill_cached(c, x, plan->parts[k].param, &param, err)))
             tg_layout_copy_back(&plan->parts[k].layout, param, *data);

@@ -15,9 +15,10 @@ struct tg_stored_part {
 struct tg_stored_plan {
     struct tg_tensor_plan *tensors; /* owned, names too; in the order of the parameters */
     size_t count, cap;
+    size_t own; /* those below are put together from parameters, the rest are the target's extras */
     struct tg_stored_part *parts; /* owned; sorted by tensor */
     size_t part_count, part_cap;
-    size_t *first; /* owned, [count + 1]: parts of each tensor */
+    size_t *first; /* owned, [own + 1]: parts of each tensor */
 };
 /* Every element of every parameter goes to one place, every element of every tensor comes from one.
  */
