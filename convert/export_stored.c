@@ -69,6 +69,8 @@ static int apply_rule(struct tg_stored_plan *plan, const struct tg_export *x, si
                                           .param = p,
                                           .expert = e};
         (rule->layout ? rule->layout : tg_layout_same)(&ask, &part.layout);
+        if (!part.layout.pieces)
+            return TG_OK;
         if ((rc = find_tensor(plan, name, &part.layout, &part.tensor, err)))
             return rc;
         if (!tg_grow(&plan->parts, &plan->part_cap, plan->part_count + 1, sizeof *plan->parts))

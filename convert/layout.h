@@ -35,7 +35,9 @@ struct tg_layout_ask {
     int stored_rank;       /* of the tensor in the file */
     const int64_t *stored; /* its shape */
 };
-/* Fills *out, zeroed before. Never fails: what does not fit shows in out->shape. */
+/* Fills *out, zeroed before. Never fails: what does not fit shows in out->shape. Without pieces the
+ * rule is passed over: in this layer the parameter is stored under another name (q of softmax and
+ * of linear layers). */
 typedef void (*tg_layout_fn)(const struct tg_layout_ask *ask, struct tg_layout *out);
 
 /* Layouts that several families share; what one family alone has stands in its own file. Names end
@@ -84,8 +86,8 @@ void tg_layout_gated_gate(const struct tg_layout_ask *ask, struct tg_layout *out
 
 /* Elements of all pieces */
 size_t tg_layout_count(const struct tg_layout *l);
-/* Copies one layout's elements from a stored tensor's values into the parameter's, and back. A value
- * that is no -exp of anything becomes NaN. */
+/* Copies one layout's elements from a stored tensor's values into the parameter's, and back. A
+ * value that is no -exp of anything becomes NaN. */
 void tg_layout_copy(const struct tg_layout *l, const float *stored, float *param);
 void tg_layout_copy_back(const struct tg_layout *l, const float *param, float *stored);
 

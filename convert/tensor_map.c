@@ -148,6 +148,8 @@ static int apply_rule(struct mapper *m, const struct tg_name_rule *rule, const s
                                       .stored_rank = w->rank,
                                       .stored = w->shape};
     (rule->layout ? rule->layout : tg_layout_same)(&ask, &s.layout);
+    if (!s.layout.pieces)
+        return TG_OK;
     if ((rc = check_shape(t, w, &s.layout, err)))
         return rc;
     if (!layout_fits(&s.layout, w->elements, p->count))
