@@ -82,6 +82,8 @@ int tg_config_ropes(struct tg_json c, const struct tg_config_defaults *d,
  * config. r->theta and *share hold what counts if it says nothing. */
 int tg_config_rope(struct tg_json from, struct tg_json beside, double positions, struct tg_rope *r,
                    double *share, struct tg_err *err);
+/* The members of a rope object, under the names of transformers: what the rope's kind uses */
+void tg_config_rope_write(const struct tg_rope *r, struct tg_json_out *j);
 
 /* Small readers that leave *out as it is when the key is absent or null */
 int tg_config_size_or(struct tg_json c, const char *key, int64_t lo, int64_t hi, size_t *out,

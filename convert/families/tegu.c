@@ -416,45 +416,14 @@ static void write_layer(struct tg_json_out *j, const struct tg_layer_spec *l)
     tg_jout_end_object(j);
 }
 
-static void write_factors(struct tg_json_out *j, const char *key, const double *x, size_t count)
-{
-    tg_jout_array(j, key);
-    for (size_t i = 0; i < count; i++)
-        tg_jout_num(j, NULL, x[i]);
-    tg_jout_end_array(j);
-}
-
-/* What its kind uses, under the names of transformers */
 static void write_rope(struct tg_json_out *j, const char *key, const struct tg_rope *r)
 {
-    const enum tg_rope_kind k = r->kind;
-
     if (!(r->theta > 0)) {
         tg_jout_null(j, key);
         return;
     }
     tg_jout_object(j, key);
-    tg_jout_str(j, "rope_type", tg_rope_kind_name(k));
-    tg_jout_num(j, "rope_theta", r->theta);
-    if (!tg_rope_plain(r))
-        tg_jout_num(j, "factor", r->factor);
-    if (k == TG_ROPE_LLAMA3) {
-        tg_jout_num(j, "low_freq_factor", r->low_freq_factor);
-        tg_jout_num(j, "high_freq_factor", r->high_freq_factor);
-    }
-    if (!tg_rope_plain(r) && k != TG_ROPE_LINEAR)
-        tg_jout_num(j, "original_max_position_embeddings", r->original_max_positions);
-    if (k == TG_ROPE_YARN || k == TG_ROPE_LONGROPE)
-        tg_jout_num(j, "attention_factor", r->attention_factor);
-    if (k == TG_ROPE_YARN) {
-        tg_jout_num(j, "beta_fast", r->beta_fast);
-        tg_jout_num(j, "beta_slow", r->beta_slow);
-        tg_jout_bool(j, "truncate", r->truncate);
-    }
-    if (k == TG_ROPE_LONGROPE) {
-        write_factors(j, "short_factor", r->short_factor, r->factor_count);
-        write_factors(j, "long_factor", r->long_factor, r->factor_count);
-    }
+    tg_config_rope_write(r, j);
     tg_jout_end_object(j);
 }
 
