@@ -16,6 +16,7 @@ extern const struct tg_option tg_plan_flag_options[];
 struct tg_plan_request {
     struct tg_plan_options options;
     struct tg_plan_override overrides[TG_PLAN_MAX_OVERRIDES];
+    char keep[32]; /* a target's choice of kept layers */
 };
 int tg_plan_flags_read(const struct tg_plan_flags *f, struct tg_plan_request *r,
                        struct tg_err *err);

@@ -133,8 +133,13 @@ int tg_plan_request_for(struct tg_plan_request *r, const char *target,
     for (int k = 0; k < TG_PLAN_KEYS; k++)
         if (to.set[k].given && !r->options.set[k].given)
             r->options.set[k] = to.set[k];
-    if (t->keep && !tg_parse_given(given, "keep"))
-        r->options.keep = t->keep;
+    if (!t->keep || tg_parse_given(given, "keep"))
+        return TG_OK;
+    size_t every = 0;
+    snprintf(r->keep, sizeof r->keep, "%s", t->keep);
+    if (sscanf(t->keep, "every:%zu", &every) == 1 && every > teacher->layer_count)
+        snprintf(r->keep, sizeof r->keep, "every:%zu", teacher->layer_count);
+    r->options.keep = r->keep;
     return TG_OK;
 }
 
