@@ -220,25 +220,42 @@ void tg_qwen3_5_pitfalls(const struct tg_model_spec *s, struct tg_remarks *why)
                        "with other layers");
 }
 
+/* Linear layers are all alike, a teacher's own and those that take the heads of its softmax layers.
+ */
+static const char *check_teacher(const struct tg_model_spec *teacher, struct tg_remarks *why)
+{
+    const struct tg_layer_spec *soft = tg_qwen3_5_first(teacher, true);
+    const struct tg_layer_spec *lin = tg_qwen3_5_first(teacher, false);
+
+    if (why->count)
+        return why->lines[0];
+    if (lin && (lin->heads != soft->heads || lin->head_dim != soft->head_dim ||
+                tg_value_heads(lin) != soft->heads))
+        return "its linear layers have other heads than its softmax layers, whose heads changed "
+               "layers take";
+    return why->failed ? "out of memory" : NULL;
+}
+
 int tg_qwen3_5_plan(const char *name, bool sparse, const struct tg_model_spec *teacher,
                     const char *mixer, char *text, size_t size, struct tg_err *err)
 {
+    const struct tg_layer_spec *lin = tg_qwen3_5_first(teacher, false);
     struct tg_remarks why = {0};
     int rc = TG_OK;
 
     tg_qwen3_5_check(teacher, sparse, &why);
-    if (why.count)
+    const char *reason = check_teacher(teacher, &why);
+    if (reason)
         rc = tg_fail(err, TG_ERR_UNSUPPORTED, "%s cannot hold a hybrid of this teacher: %s", name,
-                     why.lines[0]);
-    else if (why.failed)
-        rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", name);
+                     reason);
     else if (mixer && strcmp(mixer, "gated_deltanet") != 0)
         rc = tg_fail(err, TG_ERR_UNSUPPORTED,
                      "%s holds changed layers of mixer gated_deltanet, not %s", name, mixer);
     else
         snprintf(text, size,
-                 "gated_deltanet,window=0,rotary=false,conv=4,kv=expanded,output_gate=false,"
-                 "negative_eigenvalues=false");
+                 "gated_deltanet,window=0,rotary=false,conv=%zu,kv=expanded,output_gate=false,"
+                 "negative_eigenvalues=false",
+                 lin ? lin->recurrent.conv : 4);
     tg_remarks_release(&why);
     return rc;
 }
