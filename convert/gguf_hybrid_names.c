@@ -167,7 +167,7 @@ static void pairs(const struct tg_layout_ask *ask, struct tg_layout *out)
         "blk.{i}.ffn_down_shexp.weight", "layers.{i}.moe.shared.down.weight", NULL                 \
     }
 
-static const struct tg_name_rule qwen35_names[] = {
+const struct tg_name_rule tg_gguf_qwen35_names[] = {
     FRAME,
     {"blk.{i}.post_attention_norm.weight", "layers.{i}.norm_mlp.weight", NULL},
     {"blk.{i}.attn_q.weight", "layers.{i}.mixer.q.weight", attend_q},
@@ -193,7 +193,7 @@ static const struct tg_name_rule qwen35_names[] = {
     {NULL, NULL, NULL},
 };
 
-static const struct tg_name_rule granite_names[] = {
+const struct tg_name_rule tg_gguf_granitehybrid_names[] = {
     FRAME,
     {"blk.{i}.ffn_norm.weight", "layers.{i}.norm_mlp.weight", NULL},
     {"blk.{i}.attn_q.weight", "layers.{i}.mixer.q.weight", pairs},
@@ -222,6 +222,6 @@ static const char *const qwen35_droppable[] = {"blk.{+}.*", NULL};
 static const char *const granite_droppable[] = {"rope_freqs.weight", NULL};
 
 const struct tg_family tg_gguf_qwen35 = {
-    .name = "qwen35", .names = qwen35_names, .droppable = qwen35_droppable};
+    .name = "qwen35", .names = tg_gguf_qwen35_names, .droppable = qwen35_droppable};
 const struct tg_family tg_gguf_granitehybrid = {
-    .name = "granitehybrid", .names = granite_names, .droppable = granite_droppable};
+    .name = "granitehybrid", .names = tg_gguf_granitehybrid_names, .droppable = granite_droppable};

@@ -21,6 +21,13 @@ const struct tg_family *tg_gguf_names(const struct tg_gguf_arch *arch);
 /* What the file means and no config.json says (norms without the 1 that a family adds), into the
  * spec that was read from the config. */
 void tg_gguf_amend(const struct tg_gguf_arch *arch, struct tg_model_spec *spec);
+/* llama.cpp's names of hybrids, of which each parameter has one: for writing too */
+extern const struct tg_name_rule tg_gguf_qwen35_names[], tg_gguf_granitehybrid_names[];
+/* What llama3 scaling divides the frequency of pair i of `pairs` by, as rope_freqs.weight holds it:
+ * with wavelength l, s = clamp((original / l - low) / (high - low), 0, 1), 1 / ((1 - s) / factor +
+ * s)
+ */
+double tg_gguf_llama3_divisor(const struct tg_rope *r, size_t i, size_t pairs);
 /* The shortest decimal number that is the same float32 as x: 1e-06 of 9.99999997e-07 */
 double tg_gguf_decimal(double x);
 

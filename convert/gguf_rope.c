@@ -8,37 +8,37 @@
 
 static const char rope_freqs[] = "rope_freqs.weight";
 
-/* The divisors of llama3 scaling, as rope_freqs.weight holds them: with wavelength l of pair i, s =
- * clamp((original / l - low) / (high - low), 0, 1), the divisor is 1 / ((1 - s) / factor + s). */
-struct llama3 {
-    double factor, low, high, original;
-};
-
-static double llama3_share(const struct llama3 *p, double theta, size_t i, size_t pairs)
+static double llama3_share(const struct tg_rope *r, size_t i, size_t pairs)
 {
-    const double wave = 6.283185307179586 * pow(theta, (double)i / (double)pairs);
-    const double s = (p->original / wave - p->low) / (p->high - p->low);
+    const double wave = 6.283185307179586 * pow(r->theta, (double)i / (double)pairs);
+    const double s = (r->original_max_positions / wave - r->low_freq_factor) /
+                     (r->high_freq_factor - r->low_freq_factor);
     return s < 0 ? 0 : s > 1 ? 1 : s;
+}
+
+double tg_gguf_llama3_divisor(const struct tg_rope *r, size_t i, size_t pairs)
+{
+    const double s = llama3_share(r, i, pairs);
+    return 1 / ((1 - s) / r->factor + s);
 }
 
 /* Fits the factor to the last pair, the slowest, and demands that all others agree. */
 static int fit_llama3(const struct tg_reading *r, const float *freqs, size_t pairs,
-                      struct llama3 *p, struct tg_err *err)
+                      struct tg_rope *p, struct tg_err *err)
 {
-    const double last = llama3_share(p, r->theta, pairs - 1, pairs);
+    const double last = llama3_share(p, pairs - 1, pairs);
     p->factor = last < 1 ? (1 - last) / (1 / (double)freqs[pairs - 1] - last) : 1;
     if (fabs(p->factor - nearbyint(p->factor)) < 1e-3)
         p->factor = nearbyint(p->factor);
     for (size_t i = 0; i < pairs; i++) {
-        const double s = llama3_share(p, r->theta, i, pairs);
-        const double want = 1 / ((1 - s) / p->factor + s);
+        const double want = tg_gguf_llama3_divisor(p, i, pairs);
         if (!(fabs(freqs[i] - want) <= 1e-5 * want))
             return tg_fail(err, TG_ERR_UNSUPPORTED,
                            "%s: tensor '%s': element %zu is %g; only llama3 scaling with "
                            "low_freq_factor %g, high_freq_factor %g and %g original positions is "
                            "supported, which has %g there",
-                           tg_reading_file(r), rope_freqs, i, freqs[i], p->low, p->high,
-                           p->original, want);
+                           tg_reading_file(r), rope_freqs, i, freqs[i], p->low_freq_factor,
+                           p->high_freq_factor, p->original_max_positions, want);
     }
     return TG_OK;
 }
@@ -46,7 +46,7 @@ static int fit_llama3(const struct tg_reading *r, const float *freqs, size_t pai
 static int put_llama3(struct tg_reading *r, const struct tg_tensor *t, struct tg_err *err)
 {
     const size_t pairs = (size_t)r->head_dim / 2;
-    struct llama3 p = {.low = 1, .high = 4, .original = 8192};
+    struct tg_rope p = {.theta = r->theta, .low_freq_factor = 1, .high_freq_factor = 4};
     int64_t original = 8192;
     int rc = tg_reading_size_or(r, "rope.scaling.original_context_length", &original, err);
     if (rc != TG_OK)
@@ -57,7 +57,7 @@ static int put_llama3(struct tg_reading *r, const struct tg_tensor *t, struct tg
     float *freqs = tg_alloc_floats(pairs);
     if (!freqs)
         return tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", tg_reading_file(r));
-    p.original = (double)original;
+    p.original_max_positions = (double)original;
     rc = tg_tensor_read_f32(t, freqs, err);
     if (rc == TG_OK)
         rc = fit_llama3(r, freqs, pairs, &p, err);
@@ -66,9 +66,9 @@ static int put_llama3(struct tg_reading *r, const struct tg_tensor *t, struct tg
         return rc;
     tg_jout_str(&r->out, "rope_type", "llama3");
     tg_jout_num(&r->out, "factor", p.factor);
-    tg_jout_num(&r->out, "low_freq_factor", p.low);
-    tg_jout_num(&r->out, "high_freq_factor", p.high);
-    tg_jout_num(&r->out, "original_max_position_embeddings", p.original);
+    tg_jout_num(&r->out, "low_freq_factor", p.low_freq_factor);
+    tg_jout_num(&r->out, "high_freq_factor", p.high_freq_factor);
+    tg_jout_num(&r->out, "original_max_position_embeddings", p.original_max_positions);
     return TG_OK;
 }
 
