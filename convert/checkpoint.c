@@ -153,13 +153,17 @@ static int load_config(const char *path, struct reading *r, struct tg_err *err)
 static int load_gguf(const char *path, struct tg_tensors **tensors, const struct tg_family **names,
                      struct tg_model_spec *spec, struct tg_err *err)
 {
+    const struct tg_gguf_arch *arch;
     struct tg_strbuf json;
     int rc;
 
     tg_strbuf_init(&json, 1 << 20);
     if (!(rc = tg_tensors_open(tensors, path, err)) &&
-        !(rc = tg_gguf_config(*tensors, &json, names, err)))
-        rc = tg_config_parse(json.text, json.len, tg_tensors_file(*tensors, 0), spec, err);
+        !(rc = tg_gguf_config(*tensors, &json, &arch, err)) &&
+        !(rc = tg_config_parse(json.text, json.len, tg_tensors_file(*tensors, 0), spec, err))) {
+        *names = tg_gguf_names(arch);
+        tg_gguf_amend(arch, spec);
+    }
     tg_strbuf_release(&json);
     return rc;
 }

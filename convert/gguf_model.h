@@ -11,14 +11,29 @@
 /* A file that begins like GGUF or is called so, or a directory without config.json that holds one
  */
 int tg_gguf_is_model(const char *path, bool *yes, struct tg_err *err);
-/* The metadata as the text of a config.json, and the row whose table of names maps the tensors.
- * What another architecture or an option asks for that would change the arithmetic is refused by
- * its name. Appends to *json. */
+struct tg_gguf_arch;
+/* The metadata as the text of a config.json, and the architecture. What another one or an option
+ * asks for that would change the arithmetic is refused by its name. Appends to *json. */
 int tg_gguf_config(const struct tg_tensors *t, struct tg_strbuf *json,
-                   const struct tg_family **names, struct tg_err *err);
+                   const struct tg_gguf_arch **arch, struct tg_err *err);
+/* The row whose table of names maps the tensors */
+const struct tg_family *tg_gguf_names(const struct tg_gguf_arch *arch);
+/* What the file means and no config.json says (norms without the 1 that a family adds), into the
+ * spec that was read from the config. */
+void tg_gguf_amend(const struct tg_gguf_arch *arch, struct tg_model_spec *spec);
+/* llama.cpp's names of hybrids, of which each parameter has one: for writing too */
+extern const struct tg_name_rule tg_gguf_qwen35_names[], tg_gguf_granitehybrid_names[];
+/* What llama3 scaling divides the frequency of pair i of `pairs` by, as rope_freqs.weight holds it:
+ * with wavelength l, s = clamp((original / l - low) / (high - low), 0, 1), 1 / ((1 - s) / factor +
+ * s)
+ */
+double tg_gguf_llama3_divisor(const struct tg_rope *r, size_t i, size_t pairs);
+/* The shortest decimal number that is the same float32 as x: 1e-06 of 9.99999997e-07 */
+double tg_gguf_decimal(double x);
 
-/* llama.cpp's tensor names for each architecture: convert/gguf_names.c. Only name, names and
- * droppable are set. */
-extern const struct tg_family tg_gguf_llama, tg_gguf_qwen, tg_gguf_gpt2;
+/* llama.cpp's tensor names for each architecture: convert/gguf_names.c, of hybrids
+ * convert/gguf_hybrid_names.c. Only name, names and droppable are set. */
+extern const struct tg_family tg_gguf_llama, tg_gguf_qwen, tg_gguf_gpt2, tg_gguf_qwen35,
+    tg_gguf_granitehybrid;
 
 #endif

@@ -329,12 +329,15 @@ static void copy_loops(const struct tg_piece *p, int at, const float *from, floa
             copy_loops(p, at + 1, from + n * src, to + n * dst, back);
 }
 
-/* Of contiguous elements: neg_exp stands in no other layout */
-static void map_values(const struct tg_piece *p, const float *from, float *to, bool back)
+static void map_loops(const struct tg_piece *p, int at, float *x, bool back)
 {
-    const size_t n = piece_count(p);
-    for (size_t i = 0; i < n; i++)
-        to[i] = back ? (float)-exp((double)from[i]) : (float)log(-(double)from[i]);
+    if (at == p->loops || at == TG_LAYOUT_LOOPS) {
+        *x = back ? (float)-exp((double)*x) : (float)log(-(double)*x);
+        return;
+    }
+    const size_t step = back ? p->loop[at].from : p->loop[at].to;
+    for (size_t n = 0; n < p->loop[at].count; n++)
+        map_loops(p, at + 1, x + n * step, back);
 }
 
 static void copy_piece(const struct tg_layout *l, const struct tg_piece *p, const float *from,
@@ -342,10 +345,9 @@ static void copy_piece(const struct tg_layout *l, const struct tg_piece *p, cons
 {
     if (!piece_count(p))
         return;
+    copy_loops(p, 0, from, to, back);
     if (l->neg_exp)
-        map_values(p, from, to, back);
-    else
-        copy_loops(p, 0, from, to, back);
+        map_loops(p, 0, to, back);
 }
 
 void tg_layout_copy(const struct tg_layout *l, const float *stored, float *param)

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -13,12 +12,12 @@
 #include "convert/checkpoint.h"
 #include "convert/native.h"
 #include "formats/format.h"
-#include "formats/gguf.h"
+#include "tests/gguf_edit.h"
+#include "tests/scratch.h"
 
-#define MODELS "tests/data/gguf/models/"
+#define MODELS TG_GGUF_MODELS
 #define FAMILIES "tests/data/families/"
 
-static char scratch[64];
 static struct tg_err err;
 
 static struct tg_checkpoint *open_ok(const char *path)
@@ -86,127 +85,67 @@ static void test_same(void **state)
     }
 }
 
-/* A copy of a model with one key set, added or (type COUNT) left out, and one tensor renamed (to
- * NULL: left out) */
-struct edit {
-    const char *model;
-    struct tg_gguf_kv kv;
-    const char *tensor, *to;
-};
-
-static char *copy_edited(const struct edit *e, uint64_t max_shard)
-{
-    char path[128];
-    struct tg_tensors *t;
-    struct tg_gguf_kv kv[64];
-    struct tg_tensor_plan plan[64];
-    const struct tg_tensor *from[64];
-    size_t kvs = 0, count = 0;
-    bool seen = !e->kv.key;
-    snprintf(path, sizeof path, MODELS "%s.gguf", e->model);
-    assert_int_equal(tg_tensors_open(&t, path, &err), TG_OK);
-    for (size_t i = 0; i < tg_gguf_count(t); i++) {
-        kv[kvs] = *tg_gguf_at(t, i);
-        if (e->kv.key && !strcmp(kv[kvs].key, e->kv.key)) {
-            kv[kvs] = e->kv;
-            seen = true;
-        }
-        kvs += kv[kvs].value.type != TG_GGUF_TYPE_COUNT;
-    }
-    if (!seen)
-        kv[kvs++] = e->kv;
-    for (size_t i = 0; i < tg_tensors_count(t); i++) {
-        const struct tg_tensor *x = tg_tensors_at(t, i);
-        const bool hit = e->tensor && !strcmp(x->name, e->tensor);
-        plan[count] = (struct tg_tensor_plan){hit ? e->to : x->name, x->dtype, x->rank, {0}};
-        memcpy(plan[count].shape, x->shape, sizeof x->shape);
-        from[count] = x;
-        count += plan[count].name != NULL;
-    }
-    char *dir = tg_path_join(scratch, "edited");
-    assert_int_equal(tg_dir_remove(dir, &err), TG_OK);
-    assert_int_equal(tg_dir_make(dir, &err), TG_OK);
-    struct tg_tensor_writer *w;
-    const struct tg_write_options o = {
-        .format = &tg_format_gguf, .kv = kv, .kvs = kvs, .max_shard = max_shard};
-    assert_int_equal(tg_tensor_writer_open(&w, dir, plan, count, &o, &err), TG_OK);
-    for (size_t i; (i = tg_tensor_writer_next(w)) < count;)
-        assert_int_equal(tg_tensor_writer_put_raw(w, from[i]->data, &err), TG_OK);
-    assert_int_equal(tg_tensor_writer_finish(w, &err), TG_OK);
-    tg_tensor_writer_close(w);
-    tg_tensors_close(t);
-    return dir;
-}
-
-#define U32(x)                                                                                     \
-    {                                                                                              \
-        .type = TG_GGUF_U32, .u = (x)                                                              \
-    }
-#define F32(x)                                                                                     \
-    {                                                                                              \
-        .type = TG_GGUF_F32, .f = (x)                                                              \
-    }
-#define TEXT(x)                                                                                    \
-    {                                                                                              \
-        .type = TG_GGUF_STRING, .s = { x, sizeof x - 1 }                                           \
-    }
-#define NONE                                                                                       \
-    {                                                                                              \
-        .type = TG_GGUF_TYPE_COUNT                                                                 \
-    }
 #define LLAMA "llama__rope3_untied_bias"
 
 static void test_refused(void **state)
 {
     (void)state;
     static const struct {
-        struct edit e;
+        struct tg_gguf_edit e;
         const char *why;
     } rows[] = {
-        {{"qwen3", {"general.architecture", TEXT("mamba")}, NULL, NULL},
-         "general.architecture is 'mamba', which is not read; known: llama, qwen2, qwen3, gpt2"},
-        {{"qwen3", {"general.architecture", NONE}, NULL, NULL},
+        {{"qwen3", {"general.architecture", TG_KV_TEXT("mamba")}, NULL, NULL},
+         "general.architecture is 'mamba', which is not read; known: llama, qwen2, qwen3, qwen35, "
+         "qwen35moe, granitehybrid, gpt2"},
+        {{"qwen3", {"general.architecture", TG_KV_NONE}, NULL, NULL},
          "'general.architecture' is missing"},
-        {{"qwen3", {"general.architecture", U32(3)}, NULL, NULL}, "is 3 (U32), must be a STRING"},
-        {{"qwen3", {"qwen3.block_count", NONE}, NULL, NULL}, "'qwen3.block_count' is missing"},
-        {{"qwen3", {"qwen3.block_count", U32(0)}, NULL, NULL}, "'qwen3.block_count' is 0 (U32)"},
-        {{"qwen3", {"qwen3.block_count", U32(3)}, NULL, NULL}, "tensor 'blk.2."},
-        {{"qwen3", {"qwen3.block_count", U32(1)}, NULL, NULL}, "tensor 'blk.1."},
-        {{"qwen3", {"qwen3.embedding_length", U32(64)}, NULL, NULL}, "has shape [16,32]"},
-        {{"qwen3", {"qwen3.feed_forward_length", F32(48)}, NULL, NULL},
+        {{"qwen3", {"general.architecture", TG_KV_U32(3)}, NULL, NULL},
+         "is 3 (U32), must be a STRING"},
+        {{"qwen3", {"qwen3.block_count", TG_KV_NONE}, NULL, NULL},
+         "'qwen3.block_count' is missing"},
+        {{"qwen3", {"qwen3.block_count", TG_KV_U32(0)}, NULL, NULL},
+         "'qwen3.block_count' is 0 (U32)"},
+        {{"qwen3", {"qwen3.block_count", TG_KV_U32(3)}, NULL, NULL}, "tensor 'blk.2."},
+        {{"qwen3", {"qwen3.block_count", TG_KV_U32(1)}, NULL, NULL}, "tensor 'blk.1."},
+        {{"qwen3", {"qwen3.embedding_length", TG_KV_U32(64)}, NULL, NULL}, "has shape [16,32]"},
+        {{"qwen3", {"qwen3.feed_forward_length", TG_KV_F32(48)}, NULL, NULL},
          "is 48 (F32), must be an i"},
-        {{"qwen3", {"qwen3.attention.head_count", U32(3)}, NULL, NULL}, "does not divide"},
-        {{"qwen3", {"qwen3.attention.value_length", U32(4)}, NULL, NULL},
+        {{"qwen3", {"qwen3.attention.head_count", TG_KV_U32(3)}, NULL, NULL}, "does not divide"},
+        {{"qwen3", {"qwen3.attention.value_length", TG_KV_U32(4)}, NULL, NULL},
          "heads of 8 for keys and 4 for values"},
-        {{"qwen3", {"qwen3.attention.layer_norm_rms_epsilon", NONE}, NULL, NULL}, "is missing"},
-        {{"qwen3", {"qwen3.attention.layer_norm_rms_epsilon", F32(0)}, NULL, NULL}, "is 0 (F32)"},
-        {{"qwen3", {"qwen3.rope.dimension_count", U32(4)}, NULL, NULL},
+        {{"qwen3", {"qwen3.attention.layer_norm_rms_epsilon", TG_KV_NONE}, NULL, NULL},
+         "is missing"},
+        {{"qwen3", {"qwen3.attention.layer_norm_rms_epsilon", TG_KV_F32(0)}, NULL, NULL},
+         "is 0 (F32)"},
+        {{"qwen3", {"qwen3.rope.dimension_count", TG_KV_U32(4)}, NULL, NULL},
          "'qwen3.rope.dimension_count' is 4, only the head size, 8"},
-        {{"qwen3", {"qwen3.rope.scaling.type", TEXT("longrope")}, NULL, NULL},
+        {{"qwen3", {"qwen3.rope.scaling.type", TG_KV_TEXT("longrope")}, NULL, NULL},
          "'qwen3.rope.scaling.type' is 'longrope'; supported: none, linear, yarn"},
-        {{"qwen3", {"qwen3.rope.scaling.type", TEXT("linear")}, NULL, NULL},
+        {{"qwen3", {"qwen3.rope.scaling.type", TG_KV_TEXT("linear")}, NULL, NULL},
          "'qwen3.rope.scaling.factor' is missing"},
-        {{LLAMA, {"llama.rope.scaling.type", TEXT("linear")}, NULL, NULL},
+        {{LLAMA, {"llama.rope.scaling.type", TG_KV_TEXT("linear")}, NULL, NULL},
          "is 'linear' beside rope_freqs.weight"},
-        {{LLAMA, {"llama.rope.scaling.original_context_length", NONE}, NULL, NULL},
+        {{LLAMA, {"llama.rope.scaling.original_context_length", TG_KV_NONE}, NULL, NULL},
          "tensor 'rope_freqs.weight': element "},
-        {{LLAMA, {"llama.rope.freq_base", F32(5000)}, NULL, NULL},
+        {{LLAMA, {"llama.rope.freq_base", TG_KV_F32(5000)}, NULL, NULL},
          "tensor 'rope_freqs.weight': element "},
-        {{LLAMA, {"llama.expert_count", U32(8)}, NULL, NULL},
+        {{LLAMA, {"llama.expert_count", TG_KV_U32(8)}, NULL, NULL},
          "'llama.expert_count' is 8, only 0 is supported"},
-        {{LLAMA, {"llama.attention.sliding_window", U32(4096)}, NULL, NULL}, "is 4096, only 0"},
-        {{LLAMA, {"llama.logit_scale", F32(0.5)}, NULL, NULL}, "is 0.5, only 1"},
-        {{LLAMA, {"tokenizer.ggml.eos_token_id", U32(96)}, NULL, NULL}, "eos_token_id"},
-        {{LLAMA, {NULL, NONE}, "blk.1.attn_k.bias", NULL}, "'blk.1.attn_k.bias' [16] is missing"},
-        {{LLAMA, {NULL, NONE}, "blk.1.attn_k.bias", "blk.1.extra"},
+        {{LLAMA, {"llama.attention.sliding_window", TG_KV_U32(4096)}, NULL, NULL},
+         "is 4096, only 0"},
+        {{LLAMA, {"llama.logit_scale", TG_KV_F32(0.5)}, NULL, NULL}, "is 0.5, only 1"},
+        {{LLAMA, {"tokenizer.ggml.eos_token_id", TG_KV_U32(96)}, NULL, NULL}, "eos_token_id"},
+        {{LLAMA, {NULL, TG_KV_NONE}, "blk.1.attn_k.bias", NULL},
+         "'blk.1.attn_k.bias' [16] is missing"},
+        {{LLAMA, {NULL, TG_KV_NONE}, "blk.1.attn_k.bias", "blk.1.extra"},
          "'blk.1.extra' [16] is unknown"},
-        {{LLAMA, {NULL, NONE}, "token_embd.weight", NULL},
+        {{LLAMA, {NULL, TG_KV_NONE}, "token_embd.weight", NULL},
          "'token_embd.weight' [96,32] is missing"},
-        {{"qwen2__headdim", {NULL, NONE}, "blk.0.attn_q.bias", NULL},
+        {{"qwen2__headdim", {NULL, TG_KV_NONE}, "blk.0.attn_q.bias", NULL},
          "'blk.0.attn_q.bias' [40] is"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        char *dir = copy_edited(&rows[i].e, 0);
+        char *dir = tg_gguf_edited(&rows[i].e, 0);
         struct tg_checkpoint *c;
         memset(&err, 0, sizeof err);
         if (tg_checkpoint_open(&c, dir, &err) == TG_OK || c || !strstr(err.msg, rows[i].why))
@@ -220,23 +159,23 @@ static void test_accepted(void **state)
 {
     (void)state;
     static const struct {
-        struct edit e;
+        struct tg_gguf_edit e;
         uint64_t max_shard;
     } rows[] = {
-        {{LLAMA, {NULL, NONE}, NULL, NULL}, 0},
-        {{LLAMA, {NULL, NONE}, NULL, NULL}, 20000},
-        {{LLAMA, {"llama.attention.key_length", NONE}, NULL, NULL}, 0},
-        {{LLAMA, {"llama.attention.value_length", NONE}, NULL, NULL}, 0},
-        {{LLAMA, {"llama.rope.dimension_count", NONE}, NULL, NULL}, 0},
-        {{LLAMA, {"llama.rope.freq_base", NONE}, NULL, NULL}, 0},
-        {{LLAMA, {"llama.rope.scaling.type", TEXT("none")}, NULL, NULL}, 0},
-        {{LLAMA, {"llama.vocab_size", NONE}, NULL, NULL}, 0},
-        {{LLAMA, {"llama.expert_count", U32(0)}, NULL, NULL}, 0},
+        {{LLAMA, {NULL, TG_KV_NONE}, NULL, NULL}, 0},
+        {{LLAMA, {NULL, TG_KV_NONE}, NULL, NULL}, 20000},
+        {{LLAMA, {"llama.attention.key_length", TG_KV_NONE}, NULL, NULL}, 0},
+        {{LLAMA, {"llama.attention.value_length", TG_KV_NONE}, NULL, NULL}, 0},
+        {{LLAMA, {"llama.rope.dimension_count", TG_KV_NONE}, NULL, NULL}, 0},
+        {{LLAMA, {"llama.rope.freq_base", TG_KV_NONE}, NULL, NULL}, 0},
+        {{LLAMA, {"llama.rope.scaling.type", TG_KV_TEXT("none")}, NULL, NULL}, 0},
+        {{LLAMA, {"llama.vocab_size", TG_KV_NONE}, NULL, NULL}, 0},
+        {{LLAMA, {"llama.expert_count", TG_KV_U32(0)}, NULL, NULL}, 0},
         {{"qwen3", {"qwen3.attention.head_count_kv", {.type = TG_GGUF_I64, .i = 2}}, NULL, NULL},
          1},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        char path[128], *dir = copy_edited(&rows[i].e, rows[i].max_shard), hex[65];
+        char path[128], *dir = tg_gguf_edited(&rows[i].e, rows[i].max_shard), hex[65];
         snprintf(path, sizeof path, FAMILIES "%s", rows[i].e.model);
         struct tg_checkpoint *a = open_ok(dir), *b = open_ok(path);
         assert_same_model(a, b);
@@ -253,8 +192,9 @@ static void test_accepted(void **state)
 static void test_stored_head(void **state)
 {
     (void)state;
-    const struct edit e = {"qwen3", {NULL, NONE}, "output_norm.weight", "output.weight"};
-    char *dir = copy_edited(&e, 0);
+    const struct tg_gguf_edit e = {
+        "qwen3", {NULL, TG_KV_NONE}, "output_norm.weight", "output.weight"};
+    char *dir = tg_gguf_edited(&e, 0);
     struct tg_checkpoint *c;
     assert_int_not_equal(tg_checkpoint_open(&c, dir, &err), TG_OK);
     assert_non_null(strstr(err.msg, "tensor 'output.weight' has shape [32]"));
@@ -278,12 +218,6 @@ static void test_torture(void **state)
     }
 }
 
-static int remove_scratch(void **state)
-{
-    (void)state;
-    return tg_dir_remove(scratch, NULL);
-}
-
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -291,10 +225,9 @@ int main(void)
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_accepted),
         cmocka_unit_test(test_stored_head),
-        cmocka_unit_test_setup_teardown(test_torture, NULL, remove_scratch),
+        cmocka_unit_test_setup_teardown(test_torture, NULL, tg_scratch_remove),
     };
-    snprintf(scratch, sizeof scratch, "/tmp/tegu-gguf-model-XXXXXX");
-    if (!mkdtemp(scratch))
+    if (!tg_scratch_make("gguf-model"))
         return 1;
     return tg_run_tests("gguf_model", tests, sizeof tests / sizeof *tests);
 }

@@ -31,14 +31,15 @@ static void map_tensors(const struct tg_tensors *t, const struct tg_family *name
 
 static void as_model(const struct tg_tensors *t)
 {
-    const struct tg_family *names;
+    const struct tg_gguf_arch *arch;
     struct tg_model_spec spec;
     struct tg_strbuf json;
     struct tg_err err = {0};
     tg_strbuf_init(&json, 1 << 20);
-    if (tg_gguf_config(t, &json, &names, &err) == TG_OK) {
+    if (tg_gguf_config(t, &json, &arch, &err) == TG_OK) {
         if (tg_config_parse(json.text, json.len, "fuzz", &spec, &err) == TG_OK) {
-            map_tensors(t, names, &spec);
+            tg_gguf_amend(arch, &spec);
+            map_tensors(t, tg_gguf_names(arch), &spec);
             tg_spec_release(&spec);
         }
     } else if (!*err.msg)

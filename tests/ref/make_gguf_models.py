@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """An HF checkpoint as GGUF, with the names, keys and quantisers of the `gguf` package (0.19) and the order of rows that llama.cpp's
-converter gives to q and k of "llama".
+converter gives to q and k of "llama"; hybrids with that converter's values, too (make_gguf_hybrids.py).
    make_gguf_models.py                      the test files tests/data/gguf/models/<family>.gguf; run from the root of the repository
-   make_gguf_models.py SOURCE OUT [TYPE]    any llama, qwen2, qwen3 or gpt2 directory; TYPE: F32 (default), F16, Q8_0, ..."""
+   make_gguf_models.py SOURCE OUT [TYPE]    any directory of FAMILIES' kinds; TYPE: F32 (default), F16, Q8_0, ..."""
 import json
 import math
 import os
@@ -13,7 +13,10 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map, quants
 from safetensors import safe_open
 
-FAMILIES = ["llama__rope3_untied_bias", "qwen2__headdim", "qwen3", "gpt2"]
+import make_gguf_hybrids as hybrids
+
+FAMILIES = ["llama__rope3_untied_bias", "qwen2__headdim", "qwen3", "gpt2", "qwen3_5_text", "qwen3_5_moe_text__experts",
+            "granitemoehybrid", "granitemoehybrid__rope"]
 
 
 def tensors(folder):
@@ -104,14 +107,18 @@ def letters(w, count):
 
 def convert(folder, out, kind="F32", pre="qwen2", with_letters=False):
     c = json.load(open(os.path.join(folder, "config.json")))
-    kind, arch = GGMLQuantizationType[kind], c["model_type"]
+    kind, arch = GGMLQuantizationType[kind], hybrids.ARCHS.get(c["model_type"], c["model_type"])
     names = get_tensor_name_map({v: k for k, v in MODEL_ARCH_NAMES.items()}[arch], 100)
     w = GGUFWriter(out, arch)
-    heads, kv_heads, dim = settings(w, c)
+    hybrid = arch in hybrids.ARCHS.values()
+    heads, kv_heads, dim = hybrids.settings(w, c, llama3_divisors) if hybrid else settings(w, c)
     vocabulary(w, folder, pre)
     if with_letters:
         letters(w, c["vocab_size"])
-    for name, x in tensors(folder):
+    source = tensors(folder)
+    if hybrid:
+        source = (made for name, x in hybrids.stacked(source) for made in hybrids.convert(c, arch, name, x, in_pairs))
+    for name, x in source:
         if name == "lm_head.weight" and c.get("tie_word_embeddings"):
             continue
         if arch == "llama" and ".q_proj." in name:
@@ -123,7 +130,8 @@ def convert(folder, out, kind="F32", pre="qwen2", with_letters=False):
         if arch == "gpt2" and name.endswith((".attn.bias", ".attn.masked_bias")):
             continue
         t = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        this = kind if x.ndim > 1 else GGMLQuantizationType.F32
+        assert t, f"{arch} has no tensor for {name}"
+        this = kind if x.ndim > 1 and not hybrids.stays_float(t) else GGMLQuantizationType.F32
         w.add_tensor(t, quants.quantize(x, this), raw_dtype=this)
     w.write_header_to_file()
     w.write_kv_data_to_file()
