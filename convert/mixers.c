@@ -335,15 +335,17 @@ static size_t state_sparse(const struct tg_layer_spec *l)
     return state_ring(l) + l->heads * tg_value_dim(l) + 1;
 }
 
-/* Heads of x are the query heads, channels of a state those of a key, groups the kv heads unless a
- * plan has said otherwise. Biases: the output gate begins as a constant (mamba2_inherit.c), and
- * checkpoints have them in both projections or in none. */
+/* Channels of a state are those of a key, heads of x as many as make up the channels that a plan
+ * has said, groups the kv heads unless it has said otherwise. Biases: the output gate begins as a
+ * constant (mamba2_inherit.c), and checkpoints have them in both projections or in none. The norm
+ * has the model's epsilon. */
 static void adopt_mamba2(struct tg_layer_spec *l)
 {
+    const size_t inner = l->recurrent.inner ? l->recurrent.inner : l->heads * tg_value_dim(l);
     const struct tg_recurrent_spec r = {
-        .v_heads = l->heads,
+        .v_heads = inner / tg_value_dim(l),
         .v_dim = tg_value_dim(l),
-        .inner = l->heads * tg_value_dim(l),
+        .inner = inner,
         .state = l->head_dim,
         .groups = l->recurrent.groups ? l->recurrent.groups : l->kv_heads,
         .conv = 4,
@@ -352,7 +354,6 @@ static void adopt_mamba2(struct tg_layer_spec *l)
         .out_bias = true,
         .norm = true,
         .norm_groups = 1,
-        .norm_eps = 1e-5,
     };
     tg_layer_recur(l, l->mixer->name, &r);
 }

@@ -237,7 +237,7 @@ static double sample(enum tg_plan_key key, const struct tg_mixer_schema *schema)
     struct tg_layer_spec own;
     const struct tg_plan_option *row = &tg_plan_rows[key];
     tg_plan_layer_spec(&plain, 16, &from, &own);
-    double value = tg_plan_value_in(key, &own);
+    double value = tg_plan_value_in(key, 16, &own);
     if (row->store == TG_STORE_ERROR)
         return 0.25;
     if (key == TG_PLAN_GATED)
@@ -291,9 +291,9 @@ static void test_every_option(void **state)
             assert_true(q.layers[0].set[k].value == one.set[k].value);
             tg_plan_layer_spec(&q.layers[0], 16, &from, &is);
             if (tg_plan_rows[k].store != TG_STORE_ERROR &&
-                tg_plan_value_in(key, &is) != one.set[k].value)
+                tg_plan_value_in(key, 16, &is) != one.set[k].value)
                 fail_msg("%s: %s is %g, not %g", schema->name, tg_plan_rows[k].name,
-                         tg_plan_value_in(key, &is), one.set[k].value);
+                         tg_plan_value_in(key, 16, &is), one.set[k].value);
             tg_plan_release(&q);
             held++;
         }
@@ -349,6 +349,7 @@ static void test_options_held(void **state)
         {"conv.weight", {TG_DIM_QKV, TG_DIM_TAPS}, 0},
         {"f_a.weight", {TG_DIM_RANK, TG_DIM_D}, 0},
         {"in.weight", {TG_DIM_X_B_C, TG_DIM_D}, 0},
+        {"in.bias", {TG_DIM_X_B_C}, TG_PARAM_IF_IN_BIAS},
         {"b.weight", {TG_DIM_H, TG_DIM_D}, 0},
         {"sink", {TG_DIM_H, TG_DIM_SINKS}, TG_PARAM_IF_SINKS},
         {"gate.bias", {TG_DIM_H}, TG_PARAM_IF_GATED},
@@ -373,7 +374,7 @@ static void test_options_held(void **state)
             fail_msg("it has no %s", tg_plan_rows[k].name);
         tg_test_must(tg_plan_check_layer(&one, &from, 0, "p", &err), &err);
         tg_plan_layer_spec(&one, 16, &from, &is);
-        if (tg_plan_value_in((enum tg_plan_key)k, &is) != one.set[k].value)
+        if (tg_plan_value_in((enum tg_plan_key)k, 16, &is) != one.set[k].value)
             fail_msg("%s is not held", tg_plan_rows[k].name);
     }
     struct tg_plan_layer one = {.mixer = &all};

@@ -27,9 +27,9 @@ static void other_options(size_t width, const struct tg_layer_spec *was,
     buf[0] = '\0';
     for (int k = 0; k < TG_PLAN_KEYS; k++) {
         enum tg_plan_key key = (enum tg_plan_key)k;
-        double now = tg_plan_value_in(key, is);
+        double now = tg_plan_value_in(key, width, is);
         if (key <= TG_PLAN_FEATURE_DIM || !tg_plan_rows[k].has(is->mixer) || isnan(now) ||
-            now == tg_plan_value_in(key, &own) || used >= size)
+            now == tg_plan_value_in(key, width, &own) || used >= size)
             continue;
         used += (size_t)snprintf(buf + used, size - used, "%s%s=%s", used ? ", " : "",
                                  tg_plan_rows[k].name,

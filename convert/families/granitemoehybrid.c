@@ -35,7 +35,8 @@ static int read_mlps(struct tg_json c, struct tg_model_spec *spec, struct tg_err
     int rc;
 
     if ((rc = tg_config_size_or(c, "num_local_experts", 0, TG_MAX_EXPERTS, &m.experts, err)) ||
-        (rc = tg_config_size_or(c, "num_experts_per_tok", 1, TG_MAX_EXPERTS, &m.per_token, err)) ||
+        (rc = tg_config_size_or(c, "num_experts_per_tok", m.experts ? 1 : 0, TG_MAX_EXPERTS,
+                                &m.per_token, err)) ||
         (rc = tg_config_size_or(c, "shared_intermediate_size", 1, TG_MAX_MLP, &m.shared_dim, err)))
         return rc;
     for (size_t i = 0; i < spec->layer_count; i++) {

@@ -43,7 +43,7 @@ static struct parts parts_of(const struct tg_mixer *m, const struct tg_batch *b)
                                .n = p.inner / groups,
                                .gate = TG_GATE_FN_SILU,
                                .gate_first = !s->norm_before_gate,
-                               .eps = (float)s->norm_eps,
+                               .eps = s->norm_eps > 0 ? (float)s->norm_eps : m->norm_eps,
                                .ld_z = p.wide};
     p.decay = (struct tg_decay){.H = s->v_heads,
                                 .n = 1,

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "linearize/mixers/attn_proj.h"
 #include "linearize/mixers/mamba2_core.h"
 
@@ -96,14 +97,22 @@ static void mean_heads(const struct tg_mixer *from, const struct normed *n, size
         to[i] /= (float)count;
 }
 
-/* in.weight [2 I + 2 R N + H, D], or in.bias: z, x, B, C, dt, R groups of N. dt stays 0. */
+/* The teacher's head that head h of x is made from: with more channels than the teacher's heads
+ * give each has several copies, one after the other. */
+static size_t source_of(const struct tg_mixer *m, const struct tg_mixer *from, size_t h)
+{
+    return h * from->spec->heads / m->spec->recurrent.v_heads;
+}
+
+/* in.weight [2 I + 2 R N + S, D], or in.bias: z, x, B, C, dt, S heads of x, R groups of N. dt stays
+ * 0. */
 static void fill_in(const struct tg_mixer *m, const struct tg_mixer *from, const struct rows *t,
                     float *data, size_t count)
 {
     const struct tg_layer_spec *l = from->spec;
     const struct tg_recurrent_spec *r = &m->spec->recurrent;
     const size_t H = l->heads, G = l->kv_heads, each = tg_value_dim(l) * t->width;
-    const size_t served = H / r->groups; /* heads of a group */
+    const size_t served = r->v_heads / r->groups; /* heads of a group */
     const struct normed q = normed_of(from, "q.weight", "q.bias", "q_norm.weight");
     const struct normed k = normed_of(from, "k.weight", "k.bias", "k_norm.weight");
     float *x = data + r->inner * t->width, *B = x + r->inner * t->width,
@@ -112,27 +121,22 @@ static void fill_in(const struct tg_mixer *m, const struct tg_mixer *from, const
     memset(data, 0, count * sizeof *data);
     /* silu(gate + a u) / silu(gate) and sigmoid(u) / sigmoid(0) agree to first order */
     const double s = 1 / (1 + exp(-gate)), a = gate / (2 * (1 + gate * (1 - s)));
-    for (size_t i = 0; t->gate && i < r->inner * t->width; i++)
-        data[i] = (float)a * t->gate[i];
-    for (size_t h = 0; t->v && h < H; h++)
-        memcpy(x + h * each, t->v + h / (H / G) * each, each * sizeof *x);
+    for (size_t h = 0; h < r->v_heads; h++) {
+        const size_t head = source_of(m, from, h);
+        for (size_t i = 0; t->gate && i < each; i++)
+            data[h * each + i] = (float)a * t->gate[head * each + i];
+        if (t->v)
+            memcpy(x + h * each, t->v + head / (H / G) * each, each * sizeof *x);
+    }
     for (size_t g = 0; g < r->groups; g++) {
-        const size_t head = g * served, kv = head / (H / G), last = (head + served - 1) / (H / G),
-                     at = g * r->state * t->width;
+        const size_t head = source_of(m, from, g * served),
+                     end = source_of(m, from, (g + 1) * served - 1), kv = head / (H / G),
+                     last = end / (H / G), at = g * r->state * t->width;
         if (t->k)
             mean_heads(from, &k, G, t->k, kv, last - kv + 1, r->state, t->width, B + at);
         if (t->q)
-            mean_heads(from, &q, H, t->q, head, served, r->state, t->width, C + at);
+            mean_heads(from, &q, H, t->q, head, end - head + 1, r->state, t->width, C + at);
     }
-}
-
-static void fill_weight(const struct tg_mixer *m, const struct tg_mixer *from, float *data,
-                        size_t count)
-{
-    const struct rows t = {tg_mixer_param(from, "q.weight"), tg_mixer_param(from, "k.weight"),
-                           tg_mixer_param(from, "v.weight"),
-                           tg_mixer_param(from, "out_gate.weight"), m->width};
-    fill_in(m, from, &t, data, count);
 }
 
 /* No bias of k: it adds the same to all scores of a query, which softmax does not see. */
@@ -143,17 +147,73 @@ static void fill_bias(const struct tg_mixer *m, const struct tg_mixer *from, flo
     const struct rows t = {tg_mixer_param(from, "q.bias"), NULL, tg_mixer_param(from, "v.bias"),
                            tg_mixer_param(from, "out_gate.bias"), 1};
     const float *norm = tg_mixer_param(from, "q_norm.bias");
-    const size_t K = from->spec->head_dim, served = from->spec->heads / r->groups;
+    const size_t K = from->spec->head_dim, served = r->v_heads / r->groups;
     float *C = data + 2 * r->inner + r->groups * r->state;
 
     fill_in(m, from, &t, data, count);
     for (size_t i = 0; i < r->inner; i++)
         data[i] += (float)gate;
-    for (size_t g = 0; norm && g < r->groups; g++)
+    for (size_t g = 0; norm && g < r->groups; g++) {
+        const size_t first = source_of(m, from, g * served),
+                     end = source_of(m, from, (g + 1) * served - 1) + 1;
         for (size_t c = 1; c < r->state && c < K; c++)
-            for (size_t h = g * served; h < (g + 1) * served; h++)
+            for (size_t h = first; h < end; h++)
                 C[g * r->state + c] +=
-                    norm[from->spec->qk_norm == TG_QK_HEAD ? c : h * K + c] / (float)served;
+                    norm[from->spec->qk_norm == TG_QK_HEAD ? c : h * K + c] / (float)(end - first);
+    }
+}
+
+/* A layer without biases has them through the inputs' constant. Where none was measured, what has
+ * the size of the gate stands for it: x's own projection. */
+static void add_biases(const struct tg_mixer *m, const struct tg_origin *o, float *data,
+                       size_t count)
+{
+    const size_t rows = count / m->width, inner = m->spec->recurrent.inner, D = m->width;
+    const float *constant = o->stats ? o->stats->constant : NULL, *x = data + inner * D;
+    float *bias = tg_alloc_array(rows, sizeof *bias);
+
+    if (!bias) {
+        data[0] = NAN;
+        return;
+    }
+    fill_bias(m, o->from, bias, rows);
+    const double square = mean_square(x, NULL, inner, D);
+    const float scale = square > 0 ? (float)(gate / sqrt(square)) : 0;
+    for (size_t i = 0; i < rows; i++)
+        for (size_t c = 0; c < D; c++)
+            data[i * D + c] += constant    ? bias[i] * constant[c]
+                               : i < inner ? scale * x[i * D + c]
+                                           : 0;
+    tg_free(bias);
+}
+
+static void fill_weight(const struct tg_mixer *m, const struct tg_origin *o, float *data,
+                        size_t count)
+{
+    const struct tg_mixer *from = o->from;
+    const struct rows t = {tg_mixer_param(from, "q.weight"), tg_mixer_param(from, "k.weight"),
+                           tg_mixer_param(from, "v.weight"),
+                           tg_mixer_param(from, "out_gate.weight"), m->width};
+    fill_in(m, from, &t, data, count);
+    if (!tg_mixer_param(m, "in.bias"))
+        add_biases(m, o, data, count);
+}
+
+/* Copies of a head share its columns. */
+static void fill_out(const struct tg_mixer *m, const struct tg_mixer *from, float *data)
+{
+    const size_t H = m->spec->recurrent.v_heads, V = m->spec->recurrent.v_dim,
+                 wide = from->spec->heads * V;
+    const float *w = tg_mixer_param(from, "o.weight");
+
+    for (size_t h = 0, end; h < H; h = end) {
+        const size_t head = source_of(m, from, h);
+        for (end = h; end < H && source_of(m, from, end) == head;)
+            end++;
+        for (size_t i = 0; i < m->width; i++)
+            for (size_t c = h * V; c < end * V; c++)
+                data[i * H * V + c] = w[i * wide + head * V + c % V] / (float)(end - h);
+    }
 }
 
 /* The scales between projections and sum */
@@ -223,7 +283,7 @@ static void fill_conv_bias(const struct tg_mixer *m, const struct scales *s, flo
 static double distance_of(const struct tg_mixer *m, const struct tg_origin *o, size_t h)
 {
     if (o->stats)
-        return fmax(o->stats->distance[h], 0.1);
+        return fmax(o->stats->distance[source_of(m, o->from, h)], 0.1);
     const double at = ((double)h + 0.5) / (double)m->spec->recurrent.v_heads;
     return 1 / expm1(slowest * pow(fastest / slowest, at));
 }
@@ -246,7 +306,8 @@ static double norm_weight(const struct tg_mixer *m, const struct tg_origin *o,
     const size_t H = m->spec->recurrent.v_heads;
     double sum = 0;
     for (size_t h = 0; h < H; h++)
-        sum += o->stats ? exp(-o->stats->entropy[h]) : 1 / (1 + distance_of(m, o, h));
+        sum += o->stats ? exp(-o->stats->entropy[source_of(m, o->from, h)])
+                        : 1 / (1 + distance_of(m, o, h));
     return s->size * sqrt(sum / (double)H) * (o->from->spec->output_gate ? 0.5 : 1);
 }
 
@@ -264,7 +325,7 @@ void tg_mamba2_inherit(const struct tg_mixer *m, const struct tg_origin *o, size
     const char *name = m->spec->mixer->params[rule].name;
 
     if (!strcmp(name, "in.weight")) {
-        fill_weight(m, o->from, data, count);
+        fill_weight(m, o, data, count);
         return;
     }
     if (!strcmp(name, "in.bias")) {
@@ -278,9 +339,10 @@ void tg_mamba2_inherit(const struct tg_mixer *m, const struct tg_origin *o, size
         fill_conv_bias(m, &s, data, count);
     else if (!strcmp(name, "dt_bias") || !strcmp(name, "A_log"))
         fill_steps(m, o, &s, *name == 'A', data, count);
-    else if (!strcmp(name, "out.weight") || !strcmp(name, "out.bias"))
-        copy(tg_mixer_param(o->from, strcmp(name, "out.bias") != 0 ? "o.weight" : "o.bias"), data,
-             count);
+    else if (!strcmp(name, "out.weight"))
+        fill_out(m, o->from, data);
+    else if (!strcmp(name, "out.bias"))
+        copy(tg_mixer_param(o->from, "o.bias"), data, count);
     else
         for (size_t i = 0; i < count; i++) /* skip, and the norm's weight */
             data[i] = *name == 's' ? 0 : (float)norm_weight(m, o, &s);

@@ -79,6 +79,10 @@ static bool has_groups(const struct tg_mixer_schema *s)
 {
     return has_dim(s, TG_DIM_GROUPS) || has_dim(s, TG_DIM_X_B_C);
 }
+static bool has_bias(const struct tg_mixer_schema *s)
+{
+    return tg_schema_has(s, TG_PARAM_IF_IN_BIAS);
+}
 static bool has_latent(const struct tg_mixer_schema *s)
 {
     return has_dim(s, TG_DIM_KV_RANK);
@@ -178,7 +182,7 @@ int tg_plan_choose(enum tg_plan_key key, const char *name, const char *where, do
     return status;
 }
 
-double tg_plan_value_in(enum tg_plan_key key, const struct tg_layer_spec *l)
+double tg_plan_value_in(enum tg_plan_key key, size_t width, const struct tg_layer_spec *l)
 {
     const struct tg_plan_option *row = &tg_plan_rows[key];
     const void *field = (const char *)l + row->at;
@@ -197,6 +201,10 @@ double tg_plan_value_in(enum tg_plan_key key, const struct tg_layer_spec *l)
         return (double)l->feature_dim;
     case TG_STORE_KV:
         return l->kv_heads == l->heads;
+    case TG_STORE_EXPAND:
+        return (double)l->recurrent.inner / (double)width;
+    case TG_STORE_BIAS:
+        return l->recurrent.proj_bias;
     case TG_STORE_ERROR:
         return NAN;
     default:
@@ -204,7 +212,7 @@ double tg_plan_value_in(enum tg_plan_key key, const struct tg_layer_spec *l)
     }
 }
 
-static void put(enum tg_plan_key key, double value, const struct tg_layer_spec *from,
+static void put(enum tg_plan_key key, double value, size_t width, const struct tg_layer_spec *from,
                 struct tg_layer_spec *l)
 {
     const struct tg_plan_option *row = &tg_plan_rows[key];
@@ -234,17 +242,23 @@ static void put(enum tg_plan_key key, double value, const struct tg_layer_spec *
     case TG_STORE_RANK:
         *(has_dim(l->mixer, TG_DIM_KV_RANK) ? &l->kv_rank : &l->recurrent.rank) = (size_t)value;
         break;
+    case TG_STORE_EXPAND:
+        l->recurrent.inner = (size_t)value * width;
+        break;
+    case TG_STORE_BIAS:
+        l->recurrent.proj_bias = l->recurrent.out_bias = value != 0;
+        break;
     case TG_STORE_ERROR:
         break;
     }
 }
 
-static void put_given(const struct tg_plan_layer *p, const struct tg_layer_spec *from,
+static void put_given(const struct tg_plan_layer *p, size_t width, const struct tg_layer_spec *from,
                       struct tg_layer_spec *l)
 {
     for (int k = 0; k < TG_PLAN_KEYS; k++)
         if (p->set[k].given)
-            put((enum tg_plan_key)k, p->set[k].value, from, l);
+            put((enum tg_plan_key)k, p->set[k].value, width, from, l);
     if (!has_map(p->mixer) || !tg_feature_map_has_weights(l->feature_map))
         l->feature_dim = 0;
     else if (l->feature_dim == 0 ||
@@ -264,12 +278,12 @@ void tg_plan_layer_spec(const struct tg_plan_layer *p, size_t width,
     to->feature_map = TG_MAP_HEDGEHOG_SOFTMAX;
     to->feature_dim = 0;
     to->gated = false;
-    put_given(p, from, to);
+    put_given(p, width, from, to);
     if (!p->mixer->adopt)
         return;
     p->mixer->adopt(to);
     to->kv_rank = to->kv_rank < width ? to->kv_rank : width; /* adopt does not know D */
-    put_given(p, from, to);
+    put_given(p, width, from, to);
 }
 
 void tg_plan_defaults(struct tg_plan_layer *p)

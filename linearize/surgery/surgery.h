@@ -54,6 +54,8 @@ enum tg_plan_store {
     TG_STORE_FEATURES,
     TG_STORE_KV,
     TG_STORE_RANK,
+    TG_STORE_EXPAND,
+    TG_STORE_BIAS,
     TG_STORE_ERROR /* a real number, of which the spec holds only what follows from it */
 };
 struct tg_plan_option {
@@ -73,8 +75,8 @@ const char *tg_plan_names_kv(size_t i);     /* "shared", "expanded" */
 const char *tg_plan_value_text(enum tg_plan_key key, double value, char *buf, size_t size);
 /* "window": 128 in the object that is open */
 void tg_plan_option_write_json(enum tg_plan_key key, double value, struct tg_json_out *out);
-/* The option's value in a layer's spec; NaN for TG_STORE_ERROR */
-double tg_plan_value_in(enum tg_plan_key key, const struct tg_layer_spec *l);
+/* The option's value in a layer's spec of a model of this width; NaN for TG_STORE_ERROR */
+double tg_plan_value_in(enum tg_plan_key key, size_t width, const struct tg_layer_spec *l);
 /* The spec that `from` becomes in a model of this width. Nothing is checked, and rank_error, which
  * needs weights, is left out. */
 void tg_plan_layer_spec(const struct tg_plan_layer *p, size_t width,
