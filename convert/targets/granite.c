@@ -265,6 +265,7 @@ int tg_granite_adapt(struct tg_export *x, struct tg_err *err)
     s->pairs_apart = false;
     s->embed_scale = tg_factor(s->embed_scale);
     s->logit_scale = tg_factor(s->logit_scale);
+    s->max_positions = s->max_positions ? s->max_positions : 2048; /* of the class */
     for (size_t i = 0; i < s->layer_count; i++) {
         struct tg_layer_spec *l = &s->layers[i];
         l->mixer_scale = l->mlp_scale = tg_factor(l->mixer_scale);

@@ -165,19 +165,14 @@ static void config(const struct tg_export *x, struct tg_json_out *out)
     tg_jout_end_array(out);
     tg_jout_str(out, "model_type", "granitemoehybrid");
     tg_target_common(x, out);
-    tg_jout_int(out, "vocab_size", (int64_t)s->vocab);
-    tg_jout_int(out, "hidden_size", (int64_t)s->width);
     tg_jout_int(out, "intermediate_size", (int64_t)any->mlp_dim);
     tg_jout_int(out, "shared_intermediate_size", (int64_t)any->mlp_dim);
     tg_jout_int(out, "num_local_experts", 0);
     tg_jout_int(out, "num_experts_per_tok", 0);
-    tg_jout_int(out, "num_hidden_layers", (int64_t)s->layer_count);
     tg_jout_int(out, "num_attention_heads", (int64_t)heads);
     tg_jout_int(out, "num_key_value_heads", (int64_t)(a ? a->kv_heads : heads));
     tg_jout_str(out, "hidden_act", "silu");
     tg_jout_num(out, "rms_norm_eps", s->norm.eps);
-    tg_jout_bool(out, "tie_word_embeddings", s->tied_head);
-    tg_jout_bool(out, "use_cache", true);
     tg_jout_bool(out, "attention_bias", a && a->qkv_bias);
     tg_jout_num(out, "attention_dropout", 0);
     tg_jout_num(out, "attention_multiplier",
