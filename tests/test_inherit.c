@@ -19,6 +19,8 @@ struct shape {
     size_t G, groups; /* kv heads; groups of B and C, 0: as the row takes them */
     enum tg_qk_norm norm;
     bool bias, gate;
+    size_t copies; /* of each head, 0: one */
+    bool bare;     /* no biases in the new layer's projections */
 };
 struct pair {
     struct tg_model *teacher, *student;
@@ -71,7 +73,8 @@ static void inherit(struct pair *p, const struct tg_attention_stats *stats)
         char name[64];
         snprintf(name, sizeof name, "layers.0.mixer.%s", p->to.spec->mixer->params[i].name);
         const struct tg_param *q = tg_params_find(&p->student->params, name);
-        assert_non_null(q);
+        if (!q)
+            continue;
         tg_mixer_find(p->to.spec->mixer)
             ->inherit(&p->to, &o, i, p->student->data + q->offset, q->count);
     }
@@ -89,7 +92,9 @@ static struct pair open_pair(const struct shape *s, const struct tg_attention_st
     fill(p.teacher);
     layer.mixer = tg_mixer_schema_find("mamba2");
     layer.recurrent.groups = s->groups;
+    layer.recurrent.inner = s->copies * H * K;
     layer.mixer->adopt(&layer);
+    layer.recurrent.proj_bias = layer.recurrent.out_bias = !s->bare;
     tg_test_must(tg_model_create(&p.student, &spec, &ctx, &err), &err);
     tg_model_mixer(p.teacher, 0, p.teacher->data, NULL, &p.from);
     tg_model_mixer(p.student, 0, p.student->data, NULL, &p.to);
@@ -167,13 +172,16 @@ static double resemblance(const struct pair *p, double *size)
     return same;
 }
 
+#define PLAIN 1, false
 static const struct shape shapes[] = {
-    {4, 0, TG_QK_NONE, false, false}, {2, 0, TG_QK_NONE, false, false},
-    {1, 0, TG_QK_NONE, true, false},  {4, 1, TG_QK_NONE, true, false},
-    {2, 4, TG_QK_NONE, false, false}, {2, 0, TG_QK_HEAD, true, false},
-    {2, 0, TG_QK_EACH, false, false}, {1, 2, TG_QK_WIDE, true, false},
-    {2, 0, TG_QK_NONE, false, true},  {4, 0, TG_QK_HEAD, true, true},
+    {4, 0, TG_QK_NONE, false, false, PLAIN},    {2, 0, TG_QK_NONE, false, false, PLAIN},
+    {1, 0, TG_QK_NONE, true, false, PLAIN},     {4, 1, TG_QK_NONE, true, false, PLAIN},
+    {2, 4, TG_QK_NONE, false, false, PLAIN},    {2, 0, TG_QK_HEAD, true, false, PLAIN},
+    {2, 0, TG_QK_EACH, false, false, PLAIN},    {1, 2, TG_QK_WIDE, true, false, PLAIN},
+    {2, 0, TG_QK_NONE, false, true, PLAIN},     {4, 0, TG_QK_HEAD, true, true, PLAIN},
+    {2, 1, TG_QK_NONE, false, false, 2, false}, {2, 4, TG_QK_WIDE, true, true, 3, false},
 };
+#undef PLAIN
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 /* Random queries and keys attend to all earlier tokens nearly alike. Scores of variance 1 give
@@ -348,6 +356,83 @@ static void test_decays(void **state)
     close_pair(&p);
 }
 
+/* Copies of a head: x from the same rows, a share of the same columns, and looks back around its
+ * own with a factor of 4 between them. */
+static void test_copies(void **state)
+{
+    enum { TIMES = 2, I = TIMES * H * K };
+    double distance[H] = {1, 3, 40, 2000}, entropy[H] = {0.1, 1, 2, 5};
+    const struct tg_attention_stats stats = {.distance = distance, .entropy = entropy};
+    (void)state;
+    struct pair p = open_pair(&(struct shape){.G = 2, .groups = 1, .copies = TIMES}, &stats);
+    const float *w = tg_mixer_param(&p.to, "in.weight"), *v = tg_mixer_param(&p.from, "v.weight");
+    const float *out = tg_mixer_param(&p.to, "out.weight"),
+                *o = tg_mixer_param(&p.from, "o.weight");
+    const float *A = tg_mixer_param(&p.to, "A_log"), *bias = tg_mixer_param(&p.to, "dt_bias");
+    for (size_t h = 0; h < TIMES * H; h++) {
+        const double rate = exp((double)A[h]) * log1p(exp((double)bias[h]));
+        const double want = distance[h / TIMES] * (h % TIMES ? 2 : 0.5);
+        assert_below(fabs(-1 / expm1(-rate) / (1 + want) - 1), 1e-5, "look-back of a copy");
+        assert_rows(w + (I + h * K) * D, v + h / TIMES / 2 * K * D, K, D);
+        for (size_t i = 0; i < D * K; i++)
+            assert_true(out[i / K * I + h * K + i % K] ==
+                        o[i / K * H * K + h / TIMES * K + i % K] / TIMES);
+    }
+    close_pair(&p);
+}
+
+/* Channel 0 of the inputs is 4 for all tokens. */
+static float *constant_inputs(void)
+{
+    float *x = inputs();
+    for (size_t i = 0; i < ROWS; i++) {
+        float *row = x + i * D;
+        const float r = (float)sqrt((D - 16) / dot(row + 1, row + 1, D - 1));
+        for (size_t c = 1; c < D; c++)
+            row[c] *= r;
+        row[0] = 4;
+    }
+    return x;
+}
+
+/* What a layer with biases begins with, one without has through the inputs' constant; where none
+ * was measured it is at least a layer. */
+static void test_bare(void **state)
+{
+    double distance[H] = {2, 6, 12, 30}, entropy[H] = {1, 2, 3, 3}, size;
+    float constant[D] = {0.25F};
+    const struct tg_attention_stats stats = {
+        .distance = distance, .entropy = entropy, .constant = constant};
+    (void)state;
+    for (int bias = 0; bias < 2; bias++) {
+        struct shape s = {.G = 2, .groups = 1, .bias = bias};
+        struct pair with = open_pair(&s, &stats), without;
+        s.bare = true;
+        without = open_pair(&s, &stats);
+        const float *w = tg_mixer_param(&with.to, "in.weight"),
+                    *b = tg_mixer_param(&with.to, "in.bias"),
+                    *bare = tg_mixer_param(&without.to, "in.weight");
+        for (size_t i = 0; i < (2 * H * K + 2 * K + H) * D; i++)
+            assert_true(bare[i] == w[i] + b[i / D] * constant[i % D]);
+        float *x = constant_inputs(), *want = floats(ROWS * D), *got = floats(ROWS * D);
+        forward(&with, &with.to, x, want);
+        forward(&without, &without.to, x, got);
+        for (size_t i = 0; i < ROWS * D; i++) /* out.bias alone is lost */
+            want[i] -= tg_mixer_param(&with.to, "out.bias")[i % D];
+        if (bias)
+            assert_true(correlation(got, want) > 0.95);
+        else
+            assert_below(tg_rel_error_f(got, want, ROWS * D), 1e-4, "without biases");
+        inherit(&without, NULL);
+        assert_true(resemblance(&without, &size) > 0 && size > 0.1);
+        tg_free(x);
+        tg_free(want);
+        tg_free(got);
+        close_pair(&with);
+        close_pair(&without);
+    }
+}
+
 /* By a plan: the spec that is adopted, and every parameter has a value. */
 static void test_surgery(void **state)
 {
@@ -382,7 +467,8 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_output), cmocka_unit_test(test_first_order),
         cmocka_unit_test(test_rows),   cmocka_unit_test(test_means),
-        cmocka_unit_test(test_decays), cmocka_unit_test(test_surgery),
+        cmocka_unit_test(test_decays), cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_bare),   cmocka_unit_test(test_surgery),
     };
     return tg_run_tests("inherit", tests, sizeof tests / sizeof *tests);
 }

@@ -1,5 +1,6 @@
 /* tegu linearize: surgery. The hybrid with inherited weights, before any training. */
 #include <stdio.h>
+#include <string.h>
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -68,6 +69,16 @@ static int measure(struct tg_tool *t, const struct settings *set, const struct t
     return status;
 }
 
+/* Gains scale columns of o; a state-space layer has none, and its first values are the measured
+ * ones already. */
+static bool takes_gains(const struct tg_mixer_schema *mixer)
+{
+    for (size_t i = 0; mixer && i < mixer->param_count; i++)
+        if (strcmp(mixer->params[i].name, "o.weight") == 0)
+            return true;
+    return false;
+}
+
 static int fit(struct tg_tool *t, const struct settings *set, const struct tg_plan *plan,
                const struct tg_subject *teacher, struct tg_model *student, struct fits *f,
                struct tg_err *err)
@@ -77,8 +88,14 @@ static int fit(struct tg_tool *t, const struct settings *set, const struct tg_pl
     f->results = tg_alloc_array(f->layers, sizeof *f->results);
     if (!f->changed || !f->results)
         return tg_fail(err, TG_ERR_NOMEM, "no memory for %zu layers", f->layers);
+    bool any = false;
     for (size_t l = 0; l < f->layers; l++)
-        f->changed[l] = plan->layers[l].mixer != NULL;
+        any |= f->changed[l] = takes_gains(plan->layers[l].mixer);
+    if (!any) {
+        tg_free(f->changed);
+        f->changed = NULL;
+        return TG_OK;
+    }
     return tg_calibrate_gains(teacher->model, student, f->changed, f->ids.data, f->ids.count,
                               (size_t)set->length, (size_t)set->tokens, f->results, &t->progress,
                               err);

@@ -291,8 +291,8 @@ int tg_granite_fill(const struct tg_export *x, const struct tg_param *p, float *
     return TG_OK;
 }
 
-int tg_granite_plan(const struct tg_model_spec *teacher, const char *mixer, const char *options,
-                    char *text, size_t size, struct tg_err *err)
+int tg_granite_plan(const struct tg_model_spec *teacher, const char *mixer, char *text, size_t size,
+                    struct tg_err *err)
 {
     struct tg_remarks why = {0};
     int rc = TG_OK;
@@ -307,7 +307,7 @@ int tg_granite_plan(const struct tg_model_spec *teacher, const char *mixer, cons
         rc = tg_fail(err, TG_ERR_UNSUPPORTED, "no Granite hybrid holds layers of this teacher: %s",
                      why.lines[0]);
     else
-        snprintf(text, size, "mamba2,%s", options);
+        snprintf(text, size, "mamba2,groups=1,expand=2,bias=false,conv=4");
     tg_remarks_release(&why);
     return rc;
 }

@@ -189,12 +189,6 @@ static void config(const struct tg_export *x, struct tg_json_out *out)
     tg_jout_end_array(out);
 }
 
-static int plan(const struct tg_model_spec *teacher, const char *mixer, char *text, size_t size,
-                struct tg_err *err)
-{
-    return tg_granite_plan(teacher, mixer, "groups=1,expand=2,conv=4", text, size, err);
-}
-
 const struct tg_target tg_target_granitemoehybrid = {
     .name = "granitemoehybrid",
     .engines = "transformers, vLLM, SGLang",
@@ -204,5 +198,5 @@ const struct tg_target tg_target_granitemoehybrid = {
     .fill = tg_granite_fill,
     .names = names,
     .config = config,
-    .plan = plan,
+    .plan = tg_granite_plan,
 };

@@ -18,6 +18,8 @@
 static const double x_size = 1.0 / 16, bc_size = 1.0 / 2, gate = 4;
 /* Without measurements the decays' rates span what steps of 1e-3 to 0.1 and A of 1 to 16 do. */
 static const double slowest = 1e-3, fastest = 1.6;
+/* Between the looks back of two copies of a head */
+static const double spread = 4;
 
 static double silu(double x)
 {
@@ -279,11 +281,26 @@ static void fill_conv_bias(const struct tg_mixer *m, const struct scales *s, flo
         data[c] = (c - r->inner) % r->state ? 0 : constant;
 }
 
+/* What the distance of head h, a copy of the teacher's, is multiplied by: copies that were alike
+ * would stay so. Their factors are even in the logarithm, `spread` from one copy to the next, and
+ * their product is 1. */
+static double spread_of(const struct tg_mixer *m, const struct tg_mixer *from, size_t h)
+{
+    const size_t head = source_of(m, from, h), H = m->spec->recurrent.v_heads;
+    size_t first = h, end = h;
+
+    while (first > 0 && source_of(m, from, first - 1) == head)
+        first--;
+    while (end < H && source_of(m, from, end) == head)
+        end++;
+    return pow(spread, (double)(h - first) - ((double)(end - first) - 1) / 2);
+}
+
 /* How many tokens before its own head h looks back to, at a mean */
 static double distance_of(const struct tg_mixer *m, const struct tg_origin *o, size_t h)
 {
     if (o->stats)
-        return fmax(o->stats->distance[source_of(m, o->from, h)], 0.1);
+        return fmax(o->stats->distance[source_of(m, o->from, h)] * spread_of(m, o->from, h), 0.1);
     const double at = ((double)h + 0.5) / (double)m->spec->recurrent.v_heads;
     return 1 / expm1(slowest * pow(fastest / slowest, at));
 }
