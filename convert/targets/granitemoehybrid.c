@@ -69,35 +69,10 @@ static const struct tg_name_rule names[] = {
 };
 #undef LAYER
 
-/* The members of a rope object; theta is in it too, as version 5 writes it. */
 static void put_rope(struct tg_json_out *out, const char *key, const struct tg_rope *r)
 {
-    const bool factors = r->kind == TG_ROPE_LONGROPE;
-
     tg_jout_object(out, key);
-    tg_jout_str(out, "rope_type", tg_rope_kind_name(r->kind));
-    tg_jout_num(out, "rope_theta", r->theta);
-    if (!tg_rope_plain(r))
-        tg_jout_num(out, "factor", r->factor);
-    if (r->kind == TG_ROPE_LLAMA3 || r->kind == TG_ROPE_YARN || factors)
-        tg_jout_num(out, "original_max_position_embeddings", r->original_max_positions);
-    if (r->kind == TG_ROPE_LLAMA3) {
-        tg_jout_num(out, "low_freq_factor", r->low_freq_factor);
-        tg_jout_num(out, "high_freq_factor", r->high_freq_factor);
-    }
-    if (r->kind == TG_ROPE_YARN) {
-        tg_jout_num(out, "beta_fast", r->beta_fast);
-        tg_jout_num(out, "beta_slow", r->beta_slow);
-        tg_jout_bool(out, "truncate", r->truncate);
-    }
-    if (r->kind == TG_ROPE_YARN || factors)
-        tg_jout_num(out, "attention_factor", r->attention_factor);
-    for (int longs = 0; factors && longs < 2; longs++) {
-        tg_jout_array(out, longs ? "long_factor" : "short_factor");
-        for (size_t i = 0; i < r->factor_count; i++)
-            tg_jout_num(out, NULL, longs ? r->long_factor[i] : r->short_factor[i]);
-        tg_jout_end_array(out);
-    }
+    tg_config_rope_write(r, out);
     tg_jout_end_object(out);
 }
 
