@@ -329,12 +329,15 @@ static void copy_loops(const struct tg_piece *p, int at, const float *from, floa
             copy_loops(p, at + 1, from + n * src, to + n * dst, back);
 }
 
-/* Of contiguous elements: neg_exp stands in no other layout */
-static void map_values(const struct tg_piece *p, const float *from, float *to, bool back)
+/* Of contiguous elements: neg_exp and negative stand in no other layout */
+static void map_values(const struct tg_layout *l, const struct tg_piece *p, const float *from,
+                       float *to, bool back)
 {
     const size_t n = piece_count(p);
     for (size_t i = 0; i < n; i++)
-        to[i] = back ? (float)-exp((double)from[i]) : (float)log(-(double)from[i]);
+        to[i] = l->negative ? -from[i]
+                : back      ? (float)-exp((double)from[i])
+                            : (float)log(-(double)from[i]);
 }
 
 static void copy_piece(const struct tg_layout *l, const struct tg_piece *p, const float *from,
@@ -342,8 +345,8 @@ static void copy_piece(const struct tg_layout *l, const struct tg_piece *p, cons
 {
     if (!piece_count(p))
         return;
-    if (l->neg_exp)
-        map_values(p, from, to, back);
+    if (l->neg_exp || l->negative)
+        map_values(l, p, from, to, back);
     else
         copy_loops(p, 0, from, to, back);
 }
