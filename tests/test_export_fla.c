@@ -4,10 +4,12 @@
 #include "tests/check.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "tests/export_bench.h"
+#include "tests/small_model.h"
 #include "tests/specs.h"
 
 static const double EXACT = 1e-5; /* of float32 */
@@ -198,7 +200,7 @@ static void test_refused_configs(void **state)
         {0, "attn", "{\"layers\":[0]}", TG_ERR_VALUE, "attn.num_heads: is missing"},
         {0, "attn", "{\"num_heads\":4}", TG_ERR_VALUE, "attn.layers: is missing"},
         {0, "attn", "{\"layers\":[4],\"num_heads\":4}", TG_ERR_VALUE, "0 to 3"},
-        {0, "attn", "{\"layers\":[0,0],\"num_heads\":4}", TG_ERR_VALUE, "layer 0 is named twice"},
+        {0, "attn", "{\"layers\":[0,0],\"num_heads\":4}", TG_ERR_VALUE, "a layer is named twice"},
         {0, "attn", "[{\"layers\":[1],\"num_heads\":4},{\"layers\":[0,1],\"num_heads\":4}]",
          TG_ERR_VALUE, "attn[1].layers: layer 1 is named twice"},
         {0, "attn", "{\"layers\":[0],\"num_heads\":5}", TG_ERR_VALUE, "num_heads: 5 does not"},
@@ -219,7 +221,7 @@ static void test_refused_configs(void **state)
         struct tg_err err = {0};
 
         if (tg_parse_config(text, &spec, &err) != bad[i].code || !strstr(err.msg, bad[i].fragment))
-            fail_msg("%s: %s", bad[i].key, err.msg);
+            fail_msg("%s %s: %s", bad[i].key, bad[i].value, err.msg);
         tg_free(text);
     }
 }
@@ -275,8 +277,8 @@ static void test_refused_hybrids(void **state)
          "none",
          {"model_type", "\"qwen3\"", "head_dim", "16", NULL},
          "layer 0: its q and k have norms, fla's linear layers"},
-        {"gla,rotary=false,low-rank=8", "1", {NULL}, "the rank of its gate is not 16"},
-        {"kda,rotary=false,low-rank=8", "1", {NULL}, "the rank of its gates is not the size"},
+        {"gla,rotary=false,rank=8", "1", {NULL}, "the rank of its gate is not 16"},
+        {"kda,rotary=false,rank=8", "1", {NULL}, "the rank of its gates is not the size"},
         {"hgrn2", "1", {NULL}, "lower bounds of their own"},
         {"hgrn2,lower_bound=false", "none", {"head_dim", "8", NULL}, "the size of the width"},
         {"retnet", "1", {NULL}, "layer 0: it is not rotated whole by a theta of 10000"},
@@ -377,11 +379,11 @@ static void test_plans(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
+    static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_own_models),
         cmocka_unit_test(test_defaults),        cmocka_unit_test(test_refused_configs),
         cmocka_unit_test(test_refused_hybrids), cmocka_unit_test(test_refused_specs),
         cmocka_unit_test(test_plans),
     };
-    return tg_run_tests(tests);
+    return tg_run_tests("export fla", tests, sizeof tests / sizeof *tests);
 }

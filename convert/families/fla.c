@@ -300,6 +300,7 @@ static int read_attention(struct tg_json o, struct tg_model_spec *spec, double *
     struct tg_layer_spec l = {.kv_heads = 0};
     double base = 10000;
     bool in[TG_MAX_LAYERS];
+    size_t named = 0;
     int rc;
 
     if (!tg_json_is_object(o))
@@ -333,13 +334,16 @@ static int read_attention(struct tg_json o, struct tg_model_spec *spec, double *
             continue;
         if (to->mixer)
             return tg_json_fail(o, "layers", TG_ERR_VALUE, err, "layer %zu is named twice", i);
+        named++;
         l.mlp_dim = to->mlp_dim;
         l.attn_scale = 1 / sqrt((double)l.head_dim);
         tg_layer_attend(&l, l.window);
         *to = l;
         theta[i] = base;
     }
-    return TG_OK;
+    return named == tg_json_count(tg_json_key(o, "layers"))
+               ? TG_OK
+               : tg_json_fail(o, "layers", TG_ERR_VALUE, err, "a layer is named twice");
 }
 
 /* Which rope turns a layer, numbered as they come */
@@ -373,13 +377,11 @@ static int read_layers(struct tg_json c, const struct kind *k, struct tg_model_s
 
     if ((rc = read_linear(c, k, spec, &linear, err)))
         return rc;
-    for (struct tg_json o = list ? tg_json_first(attn) : attn; tg_json_has(o);
-         o = tg_json_next(o)) {
+    if (!list && tg_json_has(attn) && (rc = read_attention(attn, spec, theta, err)))
+        return rc;
+    for (struct tg_json o = tg_json_first(attn); list && o.node; o = tg_json_next(o))
         if ((rc = read_attention(o, spec, theta, err)))
             return rc;
-        if (!list)
-            break;
-    }
     for (size_t i = 0; i < spec->layer_count; i++) {
         struct tg_layer_spec *l = &spec->layers[i];
         if (l->mixer)
