@@ -307,8 +307,8 @@ static int read_source(const struct tg_scaling *scaling, const struct tg_source 
     float *whole;
     int rc;
 
-    if (!s->scales && !l->neg_exp && l->pieces == 1 && p->loops == 1 && p->loop[0].from == 1 &&
-        p->loop[0].to == 1) {
+    if (!s->scales && !l->neg_exp && !l->negative && l->pieces == 1 && p->loops == 1 &&
+        p->loop[0].from == 1 && p->loop[0].to == 1) {
         if (p->loop[0].count == t->elements)
             return tg_tensor_read_f32(t, dst + p->to, err);
         if (tg_dtype_info(t->dtype)->block == 1)

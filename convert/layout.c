@@ -329,15 +329,16 @@ static void copy_loops(const struct tg_piece *p, int at, const float *from, floa
             copy_loops(p, at + 1, from + n * src, to + n * dst, back);
 }
 
-static void map_loops(const struct tg_piece *p, int at, float *x, bool back)
+static void map_loops(const struct tg_layout *l, const struct tg_piece *p, int at, float *x,
+                      bool back)
 {
     if (at == p->loops || at == TG_LAYOUT_LOOPS) {
-        *x = back ? (float)-exp((double)*x) : (float)log(-(double)*x);
+        *x = l->negative ? -*x : back ? (float)-exp((double)*x) : (float)log(-(double)*x);
         return;
     }
     const size_t step = back ? p->loop[at].from : p->loop[at].to;
     for (size_t n = 0; n < p->loop[at].count; n++)
-        map_loops(p, at + 1, x + n * step, back);
+        map_loops(l, p, at + 1, x + n * step, back);
 }
 
 static void copy_piece(const struct tg_layout *l, const struct tg_piece *p, const float *from,
@@ -346,8 +347,8 @@ static void copy_piece(const struct tg_layout *l, const struct tg_piece *p, cons
     if (!piece_count(p))
         return;
     copy_loops(p, 0, from, to, back);
-    if (l->neg_exp)
-        map_loops(p, 0, to, back);
+    if (l->neg_exp || l->negative)
+        map_loops(l, p, 0, to, back);
 }
 
 void tg_layout_copy(const struct tg_layout *l, const float *stored, float *param)

@@ -22,7 +22,8 @@ struct tg_piece {
 struct tg_layout {
     int rank; /* the shape that the stored tensor must have */
     int64_t shape[4];
-    bool neg_exp; /* stored = -exp(param): GGUF holds A for A_log */
+    bool neg_exp;  /* stored = -exp(param): GGUF holds A for A_log */
+    bool negative; /* stored = -param */
     int pieces;
     struct tg_piece piece[TG_LAYOUT_PIECES];
 };

@@ -401,6 +401,7 @@ bool tg_param_rule_applies(const struct tg_param_rule *r, const struct tg_layer_
         (l->window && l->window_form != TG_WINDOW_JOINT ? 0 : TG_PARAM_IF_BESIDE) |
         (l->window && l->window_form == TG_WINDOW_JOINT ? 0 : TG_PARAM_IF_JOINT) |
         (l->plain_values ? 0 : TG_PARAM_IF_PLAIN_VALUES) |
-        (l->recurrent.no_shared ? TG_PARAM_IF_SHARED : 0);
+        (l->recurrent.no_shared ? TG_PARAM_IF_SHARED : 0) |
+        (l->recurrent.no_bound ? TG_PARAM_IF_BOUND : 0);
     return !(r->flags & missing);
 }

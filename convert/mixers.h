@@ -93,6 +93,7 @@ enum tg_param_flags {
     TG_PARAM_IF_JOINT = 1 << 22,
     TG_PARAM_IF_PLAIN_VALUES = 1 << 23,
     TG_PARAM_IF_SHARED = 1 << 24, /* sse: a partition for all tokens */
+    TG_PARAM_IF_BOUND = 1 << 25,  /* hgrn2: a decay never below it */
 };
 struct tg_param_rule {
     const char *name; /* "q.weight" */

@@ -24,9 +24,11 @@ struct tg_recurrent_spec {
     size_t rank;               /* of low-rank gates and dt */
     size_t partitions, active; /* sse: N <= 64 states, of which a token uses so many */
     bool no_shared;            /* sse: without the state that all tokens use */
+    bool no_bound;             /* hgrn2: decays from 0, without a lower bound */
     size_t chunk;              /* block_causal: tokens of a block */
     size_t norm_groups;        /* groups of channels that its output norm treats apart; 0: one */
-    bool conv_bias, proj_bias, out_bias, /* of the convolution, the in and the out projection */
+    /* of the convolution, the in (kda: the output gate's) and the out projection */
+    bool conv_bias, proj_bias, out_bias,
         norm, norm_before_gate, negative_eigenvalues;
     double dt_min, dt_max;      /* limits of softplus(dt + bias); dt_max 0: none */
     double norm_eps;            /* of its output norm */

@@ -91,6 +91,7 @@ void tg_linear_vary(struct tg_layer_spec *l, size_t i, size_t G, size_t window, 
     l->value_heads = !map && !forgets && ways[i].values > 1 ? l->kv_heads * ways[i].values : 0;
     l->recurrent.negative_eigenvalues = ways[i].shared;
     l->gated = false; /* lolcats' alone */
+    l->recurrent.no_bound = l->recurrent.proj_bias = ways[i].plain;
     l->recurrent.scales[0] = 0.9;
     l->recurrent.norm_eps = 1e-2; /* norms of sums that nearly cancel would have no exact slope */
     if (l->recurrent.conv)
@@ -259,7 +260,7 @@ static double gate_at(const struct text *t, struct gates g, size_t i, size_t h, 
     case SIGMOID:
         return -softplus(-a) / 16;
     case FORGET:
-        lb = sigmoid(tg_ref_param(t->r, "lower_bound")[at]);
+        lb = tg_ref_param(t->r, "lower_bound") ? sigmoid(tg_ref_param(t->r, "lower_bound")[at]) : 0;
         return log(lb + (1 - lb) * sigmoid(-a));
     default:
         return 0;
@@ -411,7 +412,7 @@ static void gate_out(struct text *t, double *o)
     if (!t->row->z)
         return;
     if (tg_ref_param(t->r, "g_a.weight"))
-        z = linear(t, "g_b.weight", NULL, linear(t, "g_a.weight", NULL, t->x, rank, t->D), n, rank);
+        z = linear(t, "g_b.weight", "g_b.bias", linear(t, "g_a.weight", NULL, t->x, rank, t->D), n, rank);
     else
         z = linear(t, "z.weight", NULL, t->x, n, t->D);
     for (size_t i = 0; i < t->T * n; i++)

@@ -29,6 +29,7 @@ static const char *recurrent_difference(const struct tg_recurrent_spec *a,
     DIFFER(partitions);
     DIFFER(active);
     DIFFER(no_shared);
+    DIFFER(no_bound);
     DIFFER(chunk);
     DIFFER(norm_groups);
     DIFFER(conv_bias);

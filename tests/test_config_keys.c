@@ -44,6 +44,7 @@ static struct tg_layer_spec full_layer(void)
                       8,
                       9,
                       10,
+                      .no_bound = true,
                       .conv_bias = true,
                       .proj_bias = true,
                       .out_bias = true,

@@ -355,6 +355,7 @@ static void test_options_held(void **state)
         {"gate.bias", {TG_DIM_H}, TG_PARAM_IF_GATED},
         {"out_gate.weight", {TG_DIM_HV, TG_DIM_D}, TG_PARAM_IF_OUT_GATE},
         {"norm.weight", {TG_DIM_HV}, TG_PARAM_IF_PLAIN_VALUES},
+        {"lower_bound", {TG_DIM_HK}, TG_PARAM_IF_BOUND},
     };
     static const struct tg_mixer_schema all = {.name = "all",
                                                .flags = TG_MIXER_PLAN | TG_MIXER_BESIDE |

@@ -315,6 +315,8 @@ static void test_kda_is_gated_deltanet(void **state)
         alike(&gated, &kda);
         constant_z(&gated);
         fill(&kda, "g_b.weight", 0); /* sigmoid(0) = 1/2 */
+        if (kda.spec.recurrent.proj_bias)
+            fill(&kda, "g_b.bias", 0);
         size_t n, heads = tg_value_heads(&kda.spec), K = kda.spec.head_dim;
         const float *a = param_of(&gated, "a.weight", &n), *bias;
         memcpy(param_of(&kda, "f_a.weight", &n), a, heads * s.D * sizeof *a);

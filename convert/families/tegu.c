@@ -123,6 +123,7 @@ static const struct field layer_fields[] = {
     COUNT("recurrent_chunk", recurrent.chunk, TG_MAX_WINDOW),
     COUNT("recurrent_norm_groups", recurrent.norm_groups, TG_MAX_HEADS),
     TRUTH("recurrent_no_shared", recurrent.no_shared),
+    TRUTH("recurrent_no_bound", recurrent.no_bound),
     TRUTH("recurrent_conv_bias", recurrent.conv_bias),
     TRUTH("recurrent_proj_bias", recurrent.proj_bias),
     TRUTH("recurrent_out_bias", recurrent.out_bias),

@@ -115,15 +115,16 @@ static float sigmoid(float x)
     return 1 / (1 + expf(-x));
 }
 
-/* Of negated logits u: k = (1 - lb) sigmoid(u), g = log(lb + (1 - lb) sigmoid(-u)) */
+/* Of negated logits u: k = (1 - lb) sigmoid(u), g = log(lb + (1 - lb) sigmoid(-u)). Without a lower
+ * bound, lb = 0, g is taken from u, for sigmoid(-u) may be 0. */
 static void forget(const struct tg_linear_gates *s, const struct tg_mixer *m, size_t rows,
                    const float *u, float *k, float *g)
 {
     const float *bound = tg_mixer_param(m, "lower_bound");
     size_t n = gates_of(s);
     for (size_t i = 0; i < rows * n; i++) {
-        float lb = sigmoid(bound[i % n]);
-        g[i] = logf(lb + (1 - lb) * sigmoid(-u[i]));
+        float lb = bound ? sigmoid(bound[i % n]) : 0;
+        g[i] = bound ? logf(lb + (1 - lb) * sigmoid(-u[i])) : tg_log_sigmoid(-u[i]);
         k[i] = (1 - lb) * sigmoid(u[i]);
     }
 }
@@ -138,12 +139,13 @@ void tg_linear_forget_bwd(const struct tg_linear_gates *s, const struct tg_mixer
     const float *bound = tg_mixer_param(m, "lower_bound");
     size_t n = gates_of(s);
     for (size_t c = 0; c < n; c++) {
-        float lb = sigmoid(bound[c]);
+        float lb = bound ? sigmoid(bound[c]) : 0;
         double sum = 0;
         for (size_t i = c; i < rows * n; i += n) {
             float p = sigmoid(u[i]), rest = sigmoid(-u[i]), f = lb + (1 - lb) * rest;
-            sum += (double)p * ((double)dg[i] / (double)f - (double)dk[i]);
-            dk[i] = (1 - lb) * p * (dk[i] * rest - dg[i] * (rest / f));
+            if (bound)
+                sum += (double)p * ((double)dg[i] / (double)f - (double)dk[i]);
+            dk[i] = (1 - lb) * p * (dk[i] * rest - dg[i] * (bound ? rest / f : 1));
         }
         if (dbound)
             dbound[c] += (float)(sum * (double)(lb * (1 - lb)));

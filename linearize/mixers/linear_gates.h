@@ -8,7 +8,7 @@
  *                                                           (x Wfa^T) Wfb^T (one a channel)
  *   SIGMOID    g = log sigmoid((x Wfa^T) Wfb^T + b) / 16    GLA, one a channel
  *   FORGET     e^g = lb + (1 - lb) sigmoid(-k), then k <- 1 - e^g    HGRN2: k is the forget gate's
- *              negated logit, lb = sigmoid(lower_bound) per channel
+ *              negated logit, lb = sigmoid(lower_bound) per channel, or 0
  *
  * beta = c sigmoid(x Wb^T), c = 2 with negative eigenvalues, else 1. */
 #ifndef TG_LINEARIZE_LINEAR_GATES_H

@@ -251,8 +251,8 @@ static void gate_out(const struct tg_ctx *ctx, const struct tg_mixer *m,
     if (p->low_z) {
         tg_linear_fwd(ctx, x, tg_mixer_param(m, "g_a.weight"), NULL, k->low_z, p->rows, rank,
                       m->width);
-        tg_linear_fwd(ctx, k->low_z, tg_mixer_param(m, "g_b.weight"), NULL, k->z, p->rows, OV,
-                      rank);
+        tg_linear_fwd(ctx, k->low_z, tg_mixer_param(m, "g_b.weight"),
+                      tg_mixer_param(m, "g_b.bias"), k->z, p->rows, OV, rank);
     } else if (p->recipe->z)
         tg_linear_fwd(ctx, x, tg_mixer_param(m, "z.weight"), NULL, k->z, p->rows, OV, m->width);
 }
@@ -449,7 +449,8 @@ static void gate_out_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
     const size_t OV = p->out * p->V, rank = m->spec->recurrent.rank;
     if (p->low_z) {
         tg_linear_bwd(ctx, k->low_z, tg_mixer_param(m, "g_b.weight"), d->z, d->low, 0,
-                      tg_mixer_grad(m, grads, "g_b.weight"), NULL, p->rows, OV, rank);
+                      tg_mixer_grad(m, grads, "g_b.weight"), tg_mixer_grad(m, grads, "g_b.bias"),
+                      p->rows, OV, rank);
         tg_linear_bwd(ctx, x, tg_mixer_param(m, "g_a.weight"), d->low, dx, 1,
                       tg_mixer_grad(m, grads, "g_a.weight"), NULL, p->rows, rank, m->width);
     } else if (p->recipe->z)

@@ -93,6 +93,11 @@ static bool has_beta(const struct tg_mixer_schema *s)
     return has_param(s, "b.weight");
 }
 
+static bool has_bound(const struct tg_mixer_schema *s)
+{
+    return tg_schema_has(s, TG_PARAM_IF_BOUND);
+}
+
 /* A layer that the mixer made its own */
 static struct tg_layer_spec adopted(const struct tg_mixer_schema *s)
 {
