@@ -8,92 +8,9 @@
 #include "formats/tokenizer/byte_bpe.h"
 #include "formats/tokenizer/char_bpe.h"
 #include "formats/tokenizer/pipeline.h"
+#include "formats/tokenizer/splits.h"
 
 enum { NORMAL = 1, UNKNOWN, CONTROL, USER, UNUSED, BYTE };
-
-#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
-#define SPACES "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-
-static const char llama3[] =
-    CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" SPACES;
-static const char qwen2[] =
-    CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" SPACES;
-static const char qwen35[] = CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| "
-                                          "?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*" SPACES;
-static const char deepseek_v3[] =
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"
-    "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*" SPACES;
-#define CASED "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define UNCASED "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define BEFORE "[^\\r\\n\\p{L}\\p{N}]?"
-static const char tekken[] = BEFORE CASED "*" UNCASED "+|" BEFORE CASED "+" UNCASED
-                                          "*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SPACES;
-#define SUFFIX "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-static const char gpt_4o[] = BEFORE CASED "*" UNCASED "+" SUFFIX BEFORE CASED "+" UNCASED "*" SUFFIX
-                                          "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SPACES;
-/* Ideographs, and kana. */
-static const char cjk_kana[] = "[\\x{4e00}-\\x{9fa5}\\x{3040}-\\x{309f}\\x{30a0}-\\x{30ff}]+";
-static const char cjk_hangul[] = "[\\x{4e00}-\\x{9fa5}\\x{0800}-\\x{4e00}\\x{ac00}-\\x{d7ff}]+";
-
-/* The patterns run one after another, each on the pieces that the one before has left. */
-static const struct {
-    const char *name;
-    const char *patterns[5];
-    bool ignore_merges, add_bos;
-} splits[] = {
-    {"default", {tg_gpt2_pattern}, false, false},
-    {"gpt-2", {tg_gpt2_pattern}, false, false},
-    {"phi-2", {tg_gpt2_pattern}, false, false},
-    {"gigachat", {tg_gpt2_pattern}, false, false},
-    {"exaone4", {tg_gpt2_pattern}, false, false},
-    {"mpt", {tg_gpt2_pattern}, false, false},
-    {"olmo", {tg_gpt2_pattern}, false, false},
-    {"jais", {tg_gpt2_pattern}, false, false},
-    {"trillion", {tg_gpt2_pattern}, false, false},
-    {"granite-docling", {tg_gpt2_pattern}, false, false},
-    {"llama3", {llama3}, true, true},
-    {"llama-v3", {llama3}, true, true},
-    {"llama-bpe", {llama3}, true, true},
-    {"falcon3", {llama3}, true, true},
-    {"falcon-h1", {llama3}, true, true},
-    {"pixtral", {llama3}, true, true},
-    {"midm-2.0", {llama3}, true, true},
-    {"lfm2", {llama3}, true, true},
-    {"dbrx", {llama3}, false, false},
-    {"smaug-bpe", {llama3}, false, false},
-    {"glm4", {llama3}, false, false},
-    {"chatglm-bpe", {llama3}, false, false},
-    {"qwen2", {qwen2}, false, false},
-    {"deepseek-r1-qwen", {qwen2}, false, false},
-    {"megrez", {qwen2}, false, false},
-    {"stablelm2", {qwen2}, false, false},
-    {"hunyuan", {qwen2}, false, false},
-    {"qwen35", {qwen35}, false, false},
-    {"starcoder", {"\\p{N}", tg_gpt2_pattern}, false, false},
-    {"refact", {"\\p{N}", tg_gpt2_pattern}, false, false},
-    {"command-r", {"\\p{N}", tg_gpt2_pattern}, false, false},
-    {"smollm", {"\\p{N}", tg_gpt2_pattern}, false, false},
-    {"codeshell", {"\\p{N}", tg_gpt2_pattern}, false, false},
-    {"exaone", {"\\p{N}", tg_gpt2_pattern}, false, false},
-    {"minerva-7b", {"\\p{N}", tg_gpt2_pattern}, false, false},
-    {"falcon", {"[\\p{P}\\$\\+<=>\\^~\\|`]+", tg_gpt2_pattern, "[0-9][0-9][0-9]"}, false, false},
-    {"tekken", {tekken}, true, true},
-    {"gpt-4o", {gpt_4o}, false, false},
-    {"llama4", {gpt_4o}, false, false},
-    {"deepseek-coder",
-     {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", cjk_hangul, "\\p{N}"},
-     false,
-     false},
-    {"deepseek-v3", {"\\p{N}{1,3}", cjk_kana, deepseek_v3}, false, false},
-};
-
-static int find_split(const struct tg_tokenizer *t, const char *pre, size_t *at, struct tg_err *err)
-{
-    for (*at = 0; *at < sizeof splits / sizeof splits[0]; ++*at)
-        if (strcmp(pre ? pre : "default", splits[*at].name) == 0)
-            return TG_OK;
-    return tg_unsupported(t, err, "tokenizer.ggml.pre", pre);
-}
 
 /* ---- tokens ---- */
 
@@ -151,20 +68,18 @@ static int put_around(struct tg_tokenizer *t, const struct tg_vocab_parts *p, co
 static int build_gpt2(struct tg_tokenizer *t, const struct tg_vocab_parts *p, bool *add_bos,
                       struct tg_err *err)
 {
-    size_t at;
+    const struct tg_split *split = tg_split_find(p->pre ? p->pre : "default");
     struct tg_decoder *d = NULL;
-    int rc = find_split(t, p->pre, &at, err);
-    if (rc != TG_OK)
-        return rc;
-    for (size_t i = 0; i < 5 && splits[at].patterns[i] && rc == TG_OK; i++)
-        rc = tg_pretok_add_split(t, splits[at].patterns[i], false, TG_SPLIT_ISOLATED, false, err);
+    int rc = split ? TG_OK : tg_unsupported(t, err, "tokenizer.ggml.pre", p->pre);
+    for (size_t i = 0; rc == TG_OK && i < TG_SPLIT_PATTERNS && split->patterns[i]; i++)
+        rc = tg_pretok_add_split(t, split->patterns[i], false, TG_SPLIT_ISOLATED, false, err);
     if (rc == TG_OK)
-        rc = tg_byte_bpe_from_parts(t, p, splits[at].ignore_merges, err);
+        rc = tg_byte_bpe_from_parts(t, p, split->ignore_merges, err);
     if (rc == TG_OK)
         rc = tg_decoder_new(t, &d, err);
     if (rc == TG_OK)
         d->run = tg_decode_byte_level;
-    *add_bos = splits[at].add_bos;
+    *add_bos = split && split->add_bos;
     return rc;
 }
 

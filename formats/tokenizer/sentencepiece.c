@@ -23,7 +23,6 @@ struct model {
     struct tg_tokenizer *t;
     struct tg_err *err;
     struct tg_sentencepiece_spec *spec; /* owned by the normalizer once it is made */
-    float *scores;                      /* owned */
     uint8_t *roles;                     /* owned */
     size_t count, scores_cap, types_cap;
     int type;
@@ -124,10 +123,10 @@ static int add_piece(struct model *m, const struct field *text, float score, uin
         return rc;
     if (m->count == TG_MAX_ID)
         return tg_fail(m->err, TG_ERR_UNSUPPORTED, "%s: more than %d pieces", t->name, TG_MAX_ID);
-    if (!tg_grow(&m->scores, &m->scores_cap, m->count + 1, sizeof *m->scores) ||
+    if (!tg_grow(&m->spec->scores, &m->scores_cap, m->count + 1, sizeof *m->spec->scores) ||
         !tg_grow(&m->spec->types, &m->types_cap, m->count + 1, 1))
         return tg_fail(m->err, TG_ERR_NOMEM, "%s: out of memory", t->name);
-    m->scores[m->count] = score;
+    m->spec->scores[m->count] = score;
     m->spec->types[m->count] = hole ? 0 : (uint8_t)type;
     size_t id = m->count++;
     if (hole)
@@ -353,13 +352,13 @@ static int make_model(struct model *m)
         m->roles[id] = type == TG_PIECE_NORMAL ? TG_PIECE_MERGES
                        : type == TG_PIECE_USER ? TG_PIECE_WHOLE
                                                : TG_PIECE_APART;
-        if (type == TG_PIECE_NORMAL && m->scores[id] < min_score)
-            min_score = m->scores[id];
+        if (type == TG_PIECE_NORMAL && m->spec->scores[id] < min_score)
+            min_score = m->spec->scores[id];
     }
-    return m->type == BPE
-               ? tg_char_bpe_from_scores(t, m->scores, m->roles, m->byte_fallback, m->unk, m->err)
-               : tg_unigram_from_scores(t, m->scores, m->roles, min_score, m->byte_fallback, m->unk,
-                                        m->err);
+    return m->type == BPE ? tg_char_bpe_from_scores(t, m->spec->scores, m->roles, m->byte_fallback,
+                                                    m->unk, m->err)
+                          : tg_unigram_from_scores(t, m->spec->scores, m->roles, min_score,
+                                                   m->byte_fallback, m->unk, m->err);
 }
 
 static int finish(struct model *m)
@@ -409,7 +408,6 @@ int tg_sentencepiece_build(struct tg_tokenizer *t, const void *bytes, size_t len
         rc = finish(&m);
     tg_sentencepiece_spec_free(m.spec);
     tg_charsmap_free(m.map);
-    tg_free(m.scores);
     tg_free(m.roles);
     return rc;
 }
@@ -421,6 +419,7 @@ void tg_sentencepiece_spec_free(struct tg_sentencepiece_spec *spec)
     tg_trie_release(&spec->user);
     tg_text_release(&spec->unk_surface);
     tg_free(spec->types);
+    tg_free(spec->scores);
     tg_free(spec);
 }
 

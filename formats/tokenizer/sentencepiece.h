@@ -18,6 +18,7 @@ struct tg_sentencepiece_spec {
     bool add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces, whitespace_as_suffix;
     struct tg_trie user; /* owned; pieces that the normalizer leaves alone */
     uint8_t *types;      /* owned; by id, 0: a hole */
+    float *scores;       /* owned; by id */
     struct tg_text unk_surface;
     int32_t bos, eos; /* -1: none */
 };
