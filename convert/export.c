@@ -10,6 +10,7 @@
 #include "convert/export_stored.h"
 #include "convert/native.h"
 #include "formats/format.h"
+#include "formats/gguf_vocab_write.h"
 
 enum { MAX_CONFIG = 1 << 26 };
 
@@ -103,7 +104,7 @@ static void describe(const struct tg_model_spec *spec, struct tg_strbuf *to)
 }
 
 const char *tg_export_difference(const struct tg_model_spec *a, const struct tg_model_spec *b,
-                               char *buf, size_t size)
+                                 char *buf, size_t size)
 {
     struct tg_strbuf x, y;
     const char *d;
@@ -116,16 +117,31 @@ const char *tg_export_difference(const struct tg_model_spec *a, const struct tg_
     return d;
 }
 
+static int read_dtype(struct tg_export *x, const char *dtype, struct tg_err *err)
+{
+    if (x->target->gguf) {
+        x->mix = tg_gguf_mix_find(dtype);
+        x->dtype = x->mix ? x->mix->dtype : TG_F32;
+        return x->mix ? TG_OK
+                      : tg_fail(err, TG_ERR_VALUE, "dtype: a GGUF model is not written as '%s'",
+                                dtype);
+    }
+    if (tg_dtype_parse_short(dtype, &x->dtype) &&
+        (x->dtype == TG_F32 || x->dtype == TG_BF16 || x->dtype == TG_F16))
+        return TG_OK;
+    return tg_fail(err, TG_ERR_VALUE, "dtype: %s is written as f32, bf16 or f16, not %s",
+                   x->target->name, dtype);
+}
+
 int tg_export_begin(struct tg_export *x, const struct tg_target *target,
-                    const struct tg_export_source *in, enum tg_dtype dtype,
-                    const char *tokenizer_dir, struct tg_err *err)
+                    const struct tg_export_source *in, const char *dtype, const char *tokenizer_dir,
+                    struct tg_err *err)
 {
     int rc;
 
-    *x = (struct tg_export){
-        .target = target, .in = in, .dtype = dtype, .tokenizer_dir = tokenizer_dir};
-    if ((rc = tg_spec_copy(&x->spec, in->spec, err)) || (rc = target->adapt(x, err)) ||
-        (rc = tg_spec_check(&x->spec, target->name, err)) ||
+    *x = (struct tg_export){.target = target, .in = in, .tokenizer_dir = tokenizer_dir};
+    if ((rc = read_dtype(x, dtype, err)) || (rc = tg_spec_copy(&x->spec, in->spec, err)) ||
+        (rc = target->adapt(x, err)) || (rc = tg_spec_check(&x->spec, target->name, err)) ||
         (rc = tg_params_of(&x->spec, &x->params, err)))
         tg_export_end(x);
     return rc;
@@ -234,11 +250,15 @@ static int write_directory(const struct tg_export *x, const struct tg_stored_pla
 static int write_gguf(const struct tg_export *x, const struct tg_stored_plan *plan,
                       const char *path, const struct tg_progress *progress, struct tg_err *err)
 {
+    const struct tg_vocab_ends ends = {x->spec.bos_id, x->spec.eos_ids, x->spec.eos_count};
     struct tg_gguf_list keys = {0};
     int rc = TG_OK;
 
     x->target->keys(x, &keys);
-    if (keys.failed)
+    tg_gguf_mix_keys(x->mix, &keys);
+    if (x->tokenizer_dir)
+        rc = tg_gguf_vocab_of(x->tokenizer_dir, x->spec.vocab, &ends, &keys, err);
+    if (rc == TG_OK && keys.failed)
         rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
     const struct tg_write_options options = {
         .format = &tg_format_gguf, .single = true, .kv = keys.items, .kvs = keys.count};

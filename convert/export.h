@@ -24,10 +24,12 @@ const struct tg_target *tg_target_auto(const struct tg_model_spec *spec, bool gg
 int tg_target_fits(const struct tg_target *t, const struct tg_model_spec *spec,
                    bool allow_irregular, struct tg_remarks *notes, struct tg_err *err);
 
-/* Begins: the target must fit. Borrows `in` and tokenizer_dir. */
+/* Begins: the target must fit. `dtype`: f32, bf16 or f16, of a GGUF file also a mixture of
+ * formats/gguf_types.h. Borrows `in` and tokenizer_dir, whose vocabulary a GGUF file gets (NULL:
+ * none). */
 int tg_export_begin(struct tg_export *x, const struct tg_target *target,
-                    const struct tg_export_source *in, enum tg_dtype dtype,
-                    const char *tokenizer_dir, struct tg_err *err);
+                    const struct tg_export_source *in, const char *dtype, const char *tokenizer_dir,
+                    struct tg_err *err);
 void tg_export_end(struct tg_export *x);
 /* Parameter i of x->params, as float32 before it is rounded */
 int tg_export_param(const struct tg_export *x, size_t i, float *dst, struct tg_err *err);
@@ -42,6 +44,6 @@ int tg_export_verify(const struct tg_export *x, const char *path, struct tg_err 
 /* Where two specs differ, as text of one line ("layers[3].window: 64, 128") into buf; NULL if
  * nowhere. Family names do not count. */
 const char *tg_export_difference(const struct tg_model_spec *a, const struct tg_model_spec *b,
-                               char *buf, size_t size);
+                                 char *buf, size_t size);
 
 #endif

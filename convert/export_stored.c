@@ -146,10 +146,12 @@ static int make(struct tg_stored_plan *plan, const struct tg_export *x, struct t
     if ((rc = sort_parts(plan, err)))
         return rc;
     for (size_t t = 0; t < plan->count; t++)
-        plan->tensors[t].dtype =
-            x->target->dtype_of ? x->target->dtype_of(x, &plan->tensors[t]) : x->dtype;
+        plan->tensors[t].dtype = x->dtype;
     plan->own = plan->count;
-    return add_extras(plan, x, err);
+    rc = add_extras(plan, x, err);
+    if (rc == TG_OK && x->mix)
+        tg_gguf_mix_apply(x->mix, plan->tensors, plan->count);
+    return rc;
 }
 
 int tg_stored_plan_make(struct tg_stored_plan *plan, const struct tg_export *x, struct tg_err *err)

@@ -28,8 +28,7 @@ struct tg_recurrent_spec {
     size_t chunk;              /* block_causal: tokens of a block */
     size_t norm_groups;        /* groups of channels that its output norm treats apart; 0: one */
     /* of the convolution, the in (kda: the output gate's) and the out projection */
-    bool conv_bias, proj_bias, out_bias,
-        norm, norm_before_gate, negative_eigenvalues;
+    bool conv_bias, proj_bias, out_bias, norm, norm_before_gate, negative_eigenvalues;
     double dt_min, dt_max;      /* limits of softplus(dt + bias); dt_max 0: none */
     double norm_eps;            /* of its output norm */
     double scales[8];           /* multipliers of the parts of the in projection, in its order */

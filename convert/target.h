@@ -14,7 +14,7 @@
 
 #include "base/json.h"
 #include "convert/family.h"
-#include "formats/gguf_list.h"
+#include "formats/gguf_types.h"
 
 /* Lines of text for the user, collected: why a target does not fit, what an engine would load
  * wrongly, what was rounded. */
@@ -40,11 +40,12 @@ struct tg_target;
 struct tg_export {
     const struct tg_target *target;
     const struct tg_export_source *in;
-    enum tg_dtype dtype;         /* of matrices, as the user asked */
-    struct tg_model_spec spec;   /* of what is written; owned */
-    struct tg_param_list params; /* of that spec; owned */
-    struct tg_remarks notes;     /* what the user should know of the result; owned */
-    const char *tokenizer_dir;   /* whose tokenizer goes along; NULL: none */
+    enum tg_dtype dtype;           /* of matrices */
+    const struct tg_gguf_mix *mix; /* of a GGUF file: the types of its tensors; else NULL */
+    struct tg_model_spec spec;     /* of what is written; owned */
+    struct tg_param_list params;   /* of that spec; owned */
+    struct tg_remarks notes;       /* what the user should know of the result; owned */
+    const char *tokenizer_dir;     /* whose tokenizer goes along; NULL: none */
 };
 /* A parameter of the source by its canonical name into dst[count]: it must be there and have
  * `count` elements. */
@@ -87,9 +88,6 @@ struct tg_target {
      * into values, as float32, unless that is NULL. What reads the file must know or drop them.
      * NULL: none. */
     bool (*extra)(const struct tg_export *x, size_t i, struct tg_tensor_plan *plan, float *values);
-    /* The type of a stored tensor. NULL: x->dtype, and float32 for what a GGUF file keeps so
-     * (formats/gguf_types.h) */
-    enum tg_dtype (*dtype_of)(const struct tg_export *x, const struct tg_tensor_plan *stored);
     /* A mixer of a plan that will fit a teacher, in the words of --layer:
      * "gated_deltanet,conv=4,rotary=false"; mixer is what the user asks for, NULL if nothing. An
      * error says why none can. NULL: no plan is needed, or none can fit. */

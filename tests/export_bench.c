@@ -58,6 +58,11 @@ struct tg_model *tg_bench_hybrid(const char *config, const char *mixer, const ch
     return m;
 }
 
+static const char *dtype_name(enum tg_dtype t)
+{
+    return t == TG_BF16 ? "bf16" : t == TG_F16 ? "f16" : t == TG_Q8_0 ? "q8_0" : "f32";
+}
+
 static void export_to(const struct tg_model *m, const struct tg_target *t, enum tg_dtype dtype,
                       const char *path)
 {
@@ -68,7 +73,7 @@ static void export_to(const struct tg_model *m, const struct tg_target *t, enum 
     struct tg_export x;
 
     tg_test_must(tg_target_fits(t, &m->spec, true, &notes, &err), &err);
-    tg_test_must(tg_export_begin(&x, t, &in, dtype, NULL, &err), &err);
+    tg_test_must(tg_export_begin(&x, t, &in, dtype_name(dtype), NULL, &err), &err);
     tg_test_must(tg_export_write(&x, path, 0, NULL, &err), &err);
     tg_test_must(tg_export_verify(&x, path, &err), &err);
     tg_export_end(&x);

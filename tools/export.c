@@ -56,15 +56,12 @@ int tg_export_make(struct tg_tool *t, const struct tg_export_job *job,
                    struct tg_export_result *result, struct tg_err *err)
 {
     struct tg_export x = {0};
-    enum tg_dtype dtype;
     int rc;
 
     *result = (struct tg_export_result){.target = target};
-    if (!tg_dtype_parse_short(job->dtype, &dtype))
-        return tg_fail(err, TG_ERR_VALUE, "dtype: '%s' is no type of %s", job->dtype, target->name);
     if (!(rc = tg_target_fits(target, job->source.spec, job->allow_irregular, &result->notes,
                               err)) &&
-        !(rc = tg_export_begin(&x, target, &job->source, dtype, job->dir, err)) &&
+        !(rc = tg_export_begin(&x, target, &job->source, job->dtype, job->dir, err)) &&
         !(rc = tg_export_write(&x, path, (uint64_t)job->max_shard, &t->progress, err)) &&
         (target->gguf || !(rc = tg_export_files(&x, job->dir, path, err))))
         rc = tg_proof_run(&x, path, &t->ctx, &result->proof, err);

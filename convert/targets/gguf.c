@@ -115,14 +115,3 @@ void tg_gguf_round(struct tg_model_spec *spec)
     if (r->kind == TG_ROPE_YARN)
         r->attention_factor = yarn_attention(r->factor);
 }
-
-enum tg_dtype tg_gguf_hybrid_dtype(const struct tg_export *x, const struct tg_tensor_plan *stored)
-{
-    static const char *const precise[] = {"*.ssm_conv1d.weight", "*.ssm_a", "*.ssm_d",
-                                          "*_norm.weight", "*.ffn_gate_inp*.weight"};
-
-    for (size_t i = 0; i < sizeof precise / sizeof *precise; i++)
-        if (tg_name_like(precise[i], stored->name))
-            return TG_F32;
-    return stored->rank < 2 ? TG_F32 : x->dtype;
-}

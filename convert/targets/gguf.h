@@ -24,8 +24,5 @@ bool tg_gguf_rope_freqs(const struct tg_export *x, size_t i, struct tg_tensor_pl
                         float *values);
 /* Numbers of a spec as they come back from F32 keys: epsilon, theta and factor of ropes[0] */
 void tg_gguf_round(struct tg_model_spec *spec);
-/* What engines want as float32 in hybrids whatever the type of matrices: vectors, convolutions,
- * state-space values, norms by group, routers */
-enum tg_dtype tg_gguf_hybrid_dtype(const struct tg_export *x, const struct tg_tensor_plan *stored);
 
 #endif

@@ -155,7 +155,6 @@ const struct tg_target tg_target_qwen35 = {
     .fill = tg_qwen35_fill,
     .names = tg_gguf_qwen35_names,
     .keys = keys,
-    .dtype_of = tg_gguf_hybrid_dtype,
     .plan = plan,
     .keep = "every:4",
 };
