@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "convert/targets/qwen3_5.h"
 #include "linearize/surgery/surgery.h"
 #include "tests/export_bench.h"
 #include "tests/scratch.h"
@@ -597,6 +598,26 @@ static void test_config(void **state)
     tg_free(text);
 }
 
+/* The share of a head, cut to a whole as readers do, is rotary_dim. Interleaved sections: pair s
+ * belongs to dimension s % 3 while s < 3 sections[s % 3], and must belong to one. */
+static void test_rotary_numbers(void **state)
+{
+    (void)state;
+    for (size_t K = 2; K <= 512; K++)
+        for (size_t r = 2; r <= K; r += 2) {
+            const struct tg_layer_spec l = {.head_dim = K, .rotary_dim = r};
+            const double share = tg_qwen3_5_rotary_share(&l);
+            assert_true((size_t)((double)K * share) == r && share <= 1);
+        }
+    for (size_t n = 1; n <= 256; n++) {
+        int64_t sections[3];
+        tg_qwen3_5_sections(n, sections);
+        assert_true((size_t)(sections[0] + sections[1] + sections[2]) == n);
+        for (size_t s = 0; s < n; s++)
+            assert_true((int64_t)s < 3 * sections[s % 3]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -616,6 +637,7 @@ int main(void)
         cmocka_unit_test(test_pitfalls),
         cmocka_unit_test(test_plans),
         cmocka_unit_test(test_no_plan),
+        cmocka_unit_test(test_rotary_numbers),
         cmocka_unit_test_teardown(test_config, tg_scratch_remove),
     };
 

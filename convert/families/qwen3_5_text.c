@@ -16,6 +16,7 @@ static void sparse_defaults(struct tg_config_defaults *d)
     d->sizes.width = 2048;
     d->sizes.mlp_dim = 512;
     d->sizes.layers = 40;
+    d->keys.mlp_dim = "moe_intermediate_size"; /* no layer has an mlp of another size */
 }
 
 static int read_config(struct tg_json c, struct tg_model_spec *spec, struct tg_err *err)

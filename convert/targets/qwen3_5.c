@@ -152,7 +152,7 @@ static void write_linear(const struct tg_export *x, struct tg_json_out *out)
 }
 
 void tg_qwen3_5_config(const struct tg_export *x, const char *model_class, const char *type,
-                       size_t mlp_dim, struct tg_json_out *out)
+                       struct tg_json_out *out)
 {
     const struct tg_layer_spec *l = tg_qwen3_5_first(&x->spec, true);
 
@@ -161,7 +161,6 @@ void tg_qwen3_5_config(const struct tg_export *x, const char *model_class, const
     tg_jout_end_array(out);
     tg_jout_str(out, "model_type", type);
     tg_target_common(x, out);
-    tg_jout_int(out, "intermediate_size", (int64_t)mlp_dim);
     tg_jout_str(out, "hidden_act", "silu");
     tg_jout_num(out, "rms_norm_eps", x->spec.norm.eps);
     tg_jout_int(out, "num_attention_heads", (int64_t)l->heads);
@@ -182,7 +181,8 @@ static void check(const struct tg_model_spec *spec, struct tg_remarks *why)
 
 static void config(const struct tg_export *x, struct tg_json_out *out)
 {
-    tg_qwen3_5_config(x, "Qwen3_5ForCausalLM", "qwen3_5_text", x->spec.layers[0].mlp_dim, out);
+    tg_qwen3_5_config(x, "Qwen3_5ForCausalLM", "qwen3_5_text", out);
+    tg_jout_int(out, "intermediate_size", (int64_t)x->spec.layers[0].mlp_dim);
 }
 
 static int plan(const struct tg_model_spec *teacher, const char *mixer, char *text, size_t size,

@@ -50,9 +50,9 @@ const char *tg_qwen3_5_part(const struct tg_param *p);
 void tg_qwen3_5_sections(size_t pairs, int64_t sections[3]);
 /* The part of a head that is rotated as a factor that gives rotary_dim when it is cut to a whole */
 double tg_qwen3_5_rotary_share(const struct tg_layer_spec *l);
-/* Tensors of both, and members of config.json but for those of experts */
+/* Tensors of both, and members of config.json but for those of the mlp */
 extern const struct tg_name_rule tg_qwen3_5_names[];
 void tg_qwen3_5_config(const struct tg_export *x, const char *model_class, const char *type,
-                       size_t mlp_dim, struct tg_json_out *out);
+                       struct tg_json_out *out);
 
 #endif

@@ -11,7 +11,7 @@ static void config(const struct tg_export *x, struct tg_json_out *out)
 {
     const struct tg_moe_spec *m = &x->spec.layers[0].moe;
 
-    tg_qwen3_5_config(x, "Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", m->mlp_dim, out);
+    tg_qwen3_5_config(x, "Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", out);
     tg_jout_int(out, "num_experts", (int64_t)m->experts);
     tg_jout_int(out, "num_experts_per_tok", (int64_t)m->per_token);
     tg_jout_int(out, "moe_intermediate_size", (int64_t)m->mlp_dim);
