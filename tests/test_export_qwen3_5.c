@@ -272,6 +272,36 @@ static void test_qk_norms(void **state)
     tg_model_free(m);
 }
 
+/* Of a head that is rotated in part the other rows stand alone. */
+static void test_qk_norms_in_part(void **state)
+{
+    const struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), 1};
+    const float odd = 139.0F / 512;
+    struct tg_model_spec spec;
+    struct tg_model *m;
+    struct written w;
+    struct tg_err err = {0};
+    size_t n;
+    (void)state;
+    tg_must_parse(dense, &spec);
+    for (size_t i = 0; i < spec.layer_count; i++)
+        spec.layers[i].rotary_dim = 4;
+    tg_test_must(tg_surgery_random(&spec, NULL, &ctx, 0.15, 4, &m, &err), &err);
+    strain_norms(m, 0.5);
+    set_qk(m, 3, 5);
+    float *q = param(m, "layers.1.mixer.q_norm.weight", &n);
+    q[1] = q[3] = q[6] = odd;
+    begin(&w, m, "qwen3_5", TG_BF16);
+    q = value(&w, "layers.1.mixer.q_norm.weight", &n);
+    for (size_t i = 0; i < n; i++)
+        assert_true(q[i] == (i == 1 || i == 3 || i == 6 ? 2 * odd - 1 : 2));
+    tg_free(q);
+    tg_export_end(&w.x);
+    assert_below(tg_bench_export_rounded(m, "qwen3_5", TG_BF16), 1e-5, "rotary in part");
+    tg_model_free(m);
+    tg_spec_release(&spec);
+}
+
 /* Values that bf16 does not hold: no worse than bf16 makes them anyway */
 static void test_rounded_norms(void **state)
 {
@@ -340,11 +370,17 @@ static void test_experts(void **state)
     struct tg_model_spec spec;
     struct tg_err err = {0};
     tg_must_parse(sparse, &spec);
-    for (size_t i = 0; i < spec.layer_count; i++)
-        spec.layers[i].moe.shared_dim = 20; /* without a gate */
-    tg_test_must(tg_surgery_random(&spec, NULL, &ctx, 0.15, 4, &m, &err), &err);
-    assert_below(tg_bench_export(m, "qwen3_5_moe", TG_F32), 1e-5, "a shared expert, no gate");
-    tg_model_free(m);
+    for (int gate = 0; gate < 2; gate++) {
+        for (size_t i = 0; i < spec.layer_count; i++) {
+            spec.layers[i].moe.shared_dim = 20;
+            spec.layers[i].moe.shared_gate = gate;
+        }
+        tg_test_must(tg_surgery_random(&spec, NULL, &ctx, 0.15, 4, &m, &err), &err);
+        strain_norms(m, 0.5);
+        assert_below(tg_bench_export_rounded(m, "qwen3_5_moe", TG_BF16), 1e-5,
+                     gate ? "a gated shared expert" : "a shared expert without a gate");
+        tg_model_free(m);
+    }
     tg_spec_release(&spec);
 }
 
@@ -626,6 +662,7 @@ int main(void)
         cmocka_unit_test(test_nothing_needless),
         cmocka_unit_test(test_columns),
         cmocka_unit_test(test_qk_norms),
+        cmocka_unit_test(test_qk_norms_in_part),
         cmocka_unit_test(test_rounded_norms),
         cmocka_unit_test(test_teachers),
         cmocka_unit_test(test_experts),

@@ -255,6 +255,7 @@ static int fold_columns(const struct tg_export *x, const struct tg_param *p, con
                         float *dst, struct tg_err *err)
 {
     const size_t D = x->spec.width;
+    bool any = false;
     char name[64];
     float *w;
     int rc;
@@ -266,10 +267,12 @@ static int fold_columns(const struct tg_export *x, const struct tg_param *p, con
     if ((rc = read_norm(x, name, &w, err)))
         return rc;
     for (size_t i = 0; i < D; i++) {
-        const float scale = split(w[i], x->dtype).scale;
-        for (size_t at = i; scale != 1 && at < p->count; at += D)
-            dst[at] *= scale;
+        w[i] = split(w[i], x->dtype).scale;
+        any = any || w[i] != 1;
     }
+    for (size_t row = 0; any && row < p->count; row += D)
+        for (size_t i = 0; i < D; i++)
+            dst[row + i] *= w[i];
     tg_free(w);
     return TG_OK;
 }
