@@ -268,6 +268,15 @@ static void test_qk_norms(void **state)
     expect_note(&w, "the smallest is 0.27");
     tg_export_end(&w.x);
     assert_true(tg_bench_export_rounded(m, "qwen3_5", TG_BF16) > 1e-5);
+
+    /* a factor that would make nothing of a weight is none */
+    set_qk(m, 0x1p-126F, 0.75F);
+    begin(&w, m, "qwen3_5", TG_BF16);
+    q = value(&w, "layers.1.mixer.k_norm.weight", &n);
+    assert_true(q[2] == -0.25F);
+    tg_free(q);
+    tg_export_end(&w.x);
+    set_qk(m, odd, odd);
     assert_below(tg_bench_export(m, "qwen3_5", TG_F32), 1e-5, "float32 has no loss");
     tg_model_free(m);
 }

@@ -56,12 +56,16 @@ static struct split split(float w, enum tg_dtype t)
     return (struct split){copysignf(ldexpf(1, e - 1), w), m - 1};
 }
 
+/* The largest loss of a pair's weights with a factor; infinite where one would over- or underflow
+ */
 static double worst(const float *const w[4], int count, float c, enum tg_dtype t)
 {
     double most = 0;
 
     for (int i = 0; i < count; i++) {
-        const float v = *w[i] * (i % 2 ? 1 / c : c);
+        const float by = i % 2 ? 1 / c : c, v = *w[i] * by;
+        if (!(v / by == *w[i]))
+            return INFINITY;
         if (!holds(v, t))
             most = fmax(most, loss(v, t));
     }
