@@ -258,10 +258,11 @@ static void test_refused(void **state)
 static void test_pitfalls(void **state)
 {
     struct tg_model *m = make(&models[8], 5), *plain = make(&models[1], 5);
-    struct tg_model *teacher = make(&models[0], 1);
+    struct tg_model *teacher = make(&models[0], 1), *bare = make(&models[9], 1);
     struct tg_remarks none = {0};
     (void)state;
     tg_bench_pitfall(&m->spec, TARGET, "4 groups");
+    tg_bench_pitfall(&bare->spec, TARGET, "no layer is softmax");
     plain->spec.layers[0].recurrent.dt_max = 0.1;
     plain->spec.layers[2].recurrent.dt_max = 0.1;
     tg_bench_pitfall(&plain->spec, TARGET, "have limits");
@@ -273,6 +274,7 @@ static void test_pitfalls(void **state)
     tg_target_find(TARGET)->pitfalls(&teacher->spec, &none);
     assert_int_equal(none.count, 0);
     tg_model_free(teacher);
+    tg_model_free(bare);
     tg_model_free(m);
     tg_model_free(plain);
 }
