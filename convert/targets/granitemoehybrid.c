@@ -150,7 +150,7 @@ static void config(const struct tg_export *x, struct tg_json_out *out)
     tg_jout_int(out, "num_attention_heads", (int64_t)heads);
     tg_jout_int(out, "num_key_value_heads", (int64_t)(a ? a->kv_heads : heads));
     tg_jout_str(out, "hidden_act", "silu");
-    tg_jout_num(out, "rms_norm_eps", s->norm.eps);
+    tg_jout_real(out, "rms_norm_eps", s->norm.eps);
     tg_jout_bool(out, "attention_bias", a && a->qkv_bias);
     tg_jout_num(out, "attention_dropout", 0);
     tg_jout_num(out, "attention_multiplier",

@@ -391,7 +391,7 @@ static void put_mlps(struct tg_json_out *out, const struct tg_model_spec *s)
     tg_jout_int(out, "num_shared_experts", (int64_t)(m->shared_dim / m->mlp_dim));
     tg_jout_int(out, "num_expert_group", (int64_t)m->groups);
     tg_jout_int(out, "topk_group", (int64_t)m->groups_kept);
-    tg_jout_num(out, "routed_scaling_factor", m->scale);
+    tg_jout_real(out, "routed_scaling_factor", m->scale);
     tg_jout_bool(out, "moe_renormalize", m->renormalise);
     tg_jout_str(out, "moe_router_activation_func", "sigmoid");
 }
@@ -405,8 +405,9 @@ static void config(const struct tg_export *x, struct tg_json_out *out)
     tg_jout_end_array(out);
     tg_jout_str(out, "model_type", "kimi_linear");
     tg_target_common(x, out);
+    tg_jout_null(out, "pad_token_id"); /* the class's own is outside small vocabularies */
     tg_jout_int(out, "model_max_length", (int64_t)s->max_positions);
-    tg_jout_num(out, "rms_norm_eps", s->norm.eps);
+    tg_jout_real(out, "rms_norm_eps", s->norm.eps);
     tg_jout_num(out, "attention_dropout", 0);
     put_layers(out, s);
     put_kda(out, s);
