@@ -198,17 +198,20 @@ static int adapt(struct tg_export *x, struct tg_err *err)
     snprintf(s->base_family, sizeof s->base_family, "kimi_linear");
     memset(s->ropes, 0, sizeof s->ropes);
     s->ropes[0] = (struct tg_rope){.kind = TG_ROPE_NONE, .theta = 10000};
-    s->pairs_apart = false;
+    s->pairs_apart = s->tied_head = false;
     s->embed_scale = s->logit_scale = 0;
     s->max_positions = s->max_positions ? s->max_positions : 1048576; /* of the class */
     return TG_OK;
 }
 
-/* Biases that one latent layer has and another not are zero there. */
+/* Biases that one latent layer has and another not are zero there. Transformers does not tie the
+ * head of this class, whatever the config says: it is written. */
 static int fill(const struct tg_export *x, const struct tg_param *p, float *dst, struct tg_err *err)
 {
     const char *dot = strrchr(p->name, '.');
 
+    if (!tg_export_has(x, p->name) && strcmp(p->name, "head.weight") == 0)
+        return tg_export_read(x, "embed.weight", dst, p->count, err);
     if (tg_export_has(x, p->name) || !p->is_mixer || !dot || strcmp(dot, ".bias") != 0)
         return tg_export_same(x, p, dst, err);
     memset(dst, 0, p->count * sizeof *dst);
