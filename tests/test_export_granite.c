@@ -105,7 +105,7 @@ static void test_some_biases(void **state)
     float o[32], q[32];
     (void)state;
     in = tg_export_from_block(&m->spec, &block);
-    tg_test_must(tg_export_begin(&x, tg_target_find(TARGET), &in, TG_F32, NULL, &err), &err);
+    tg_test_must(tg_export_begin(&x, tg_target_find(TARGET), &in, "f32", NULL, &err), &err);
     const struct tg_param *p = tg_params_find(&x.params, "layers.2.mixer.o.bias");
     assert_non_null(p);
     assert_null(tg_params_find(&m->params, p->name));

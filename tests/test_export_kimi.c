@@ -57,6 +57,27 @@ static void test_hybrid(void **state)
     }
 }
 
+/* The head of a tied model is written by itself. */
+static void test_head(void **state)
+{
+    struct tg_model *m = tg_bench_hybrid(tg_llama_config, planned, "none", 3);
+    const struct tg_block block = {&m->params, m->data};
+    const struct tg_export_source in = tg_export_from_block(&m->spec, &block);
+    struct tg_export x;
+    struct tg_err err = {0};
+    float head[96 * 32];
+    (void)state;
+    assert_true(m->spec.tied_head);
+    tg_test_must(tg_export_begin(&x, tg_target_find(TARGET), &in, "f32", NULL, &err), &err);
+    assert_false(x.spec.tied_head);
+    const struct tg_param *p = tg_params_find(&x.params, "head.weight");
+    assert_non_null(p);
+    tg_test_must(tg_export_param(&x, (size_t)(p - x.params.items), head, &err), &err);
+    assert_memory_equal(head, tg_model_param(m, "embed.weight"), sizeof head);
+    tg_export_end(&x);
+    tg_model_free(m);
+}
+
 /* A bias of one latent layer alone: the other's is zero. */
 static void test_some_biases(void **state)
 {
@@ -68,7 +89,7 @@ static void test_some_biases(void **state)
     float bias[32];
     (void)state;
     m->spec.layers[1].qkv_bias = true; /* its parameters are the unbiased ones */
-    tg_test_must(tg_export_begin(&x, tg_target_find(TARGET), &in, TG_F32, NULL, &err), &err);
+    tg_test_must(tg_export_begin(&x, tg_target_find(TARGET), &in, "f32", NULL, &err), &err);
     const struct tg_param *p = tg_params_find(&x.params, "layers.1.mixer.o.bias");
     assert_non_null(p);
     memset(bias, 1, sizeof bias);
@@ -191,11 +212,9 @@ static void test_plan(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_again),
-        cmocka_unit_test(test_hybrid),
-        cmocka_unit_test(test_some_biases),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test_teardown(test_plan, tg_scratch_remove),
+        cmocka_unit_test(test_again),   cmocka_unit_test(test_hybrid),
+        cmocka_unit_test(test_head),    cmocka_unit_test(test_some_biases),
+        cmocka_unit_test(test_refused), cmocka_unit_test_teardown(test_plan, tg_scratch_remove),
     };
     if (!tg_scratch_make("export_kimi"))
         return 1;
