@@ -169,6 +169,8 @@ FAULT(value_dim, l->value_dim = 16)
 FAULT(value_heads, l->value_heads = 4)
 FAULT(head_dim, l->head_dim = l->rotary_dim = 16)
 FAULT(other_heads, s->layers[0] = *l; s->layers[0].kv_heads = 4; s->layers[0].heads = 4)
+FAULT(other_queries, s->layers[0] = *l; s->layers[0].heads = 8;
+      s->layers[0].head_dim = s->layers[0].rotary_dim = 4)
 FAULT(other_scale, s->layers[0] = *l; l->attn_scale = 0.5)
 FAULT(scale_limit, l->attn_scale = 1e7)
 FAULT(part_rotary, l->rotary_dim = 4)
@@ -220,6 +222,7 @@ static const struct fault faults[] = {
     {"layer 1: it has more value than key heads", value_heads},
     {"layer 1: 4 heads of 16 are not the width, 32", head_dim},
     {"layer 1: 4 and 2 heads, another kept layer has 4 and 4", other_heads},
+    {"layer 1: 4 and 2 heads, another kept layer has 8 and 2", other_queries},
     {"layer 1: scores are scaled by 0.5", other_scale},
     {"the factor of scores is 1e+07", scale_limit},
     {"layer 1: rotary positions turn 4 of 8 of a head", part_rotary},

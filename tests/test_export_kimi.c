@@ -36,6 +36,20 @@ static void test_again(void **state)
     }
 }
 
+/* Experts whose numbers are not the class's own */
+static void test_experts(void **state)
+{
+    struct tg_model *m = load("tests/data/families/kimi_linear__moe");
+    struct tg_moe_spec *moe = &m->spec.layers[0].moe;
+    (void)state;
+    moe->scale = 1;
+    moe->renormalise = false;
+    moe->per_token = 1;
+    moe->groups = moe->groups_kept = 4;
+    assert_below(tg_bench_export(m, TARGET, TG_F32), 1e-5, "experts");
+    tg_model_free(m);
+}
+
 static void test_hybrid(void **state)
 {
     static const char *const edits[][5] = {
@@ -212,9 +226,13 @@ static void test_plan(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_again),   cmocka_unit_test(test_hybrid),
-        cmocka_unit_test(test_head),    cmocka_unit_test(test_some_biases),
-        cmocka_unit_test(test_refused), cmocka_unit_test_teardown(test_plan, tg_scratch_remove),
+        cmocka_unit_test(test_again),
+        cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_hybrid),
+        cmocka_unit_test(test_head),
+        cmocka_unit_test(test_some_biases),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test_teardown(test_plan, tg_scratch_remove),
     };
     if (!tg_scratch_make("export_kimi"))
         return 1;
