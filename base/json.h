@@ -93,6 +93,8 @@ void tg_jout_end_object(struct tg_json_out *j);
 void tg_jout_end_array(struct tg_json_out *j);
 void tg_jout_str(struct tg_json_out *j, const char *key, const char *value);
 void tg_jout_num(struct tg_json_out *j, const char *key, double value);
+/* The same for readers that tell 1.0 from 1: a whole number has a point too. */
+void tg_jout_real(struct tg_json_out *j, const char *key, double value);
 void tg_jout_int(struct tg_json_out *j, const char *key, int64_t value);
 void tg_jout_bool(struct tg_json_out *j, const char *key, bool value);
 void tg_jout_null(struct tg_json_out *j, const char *key);

@@ -108,7 +108,8 @@ void tg_jout_str(struct tg_json_out *j, const char *key, const char *value)
     put_string(j->to, value);
 }
 
-void tg_jout_num(struct tg_json_out *j, const char *key, double value)
+/* A whole number with ".0" where asked */
+static void put_number(struct tg_json_out *j, const char *key, double value, bool point)
 {
     char text[40];
     begin(j, key);
@@ -117,7 +118,7 @@ void tg_jout_num(struct tg_json_out *j, const char *key, double value)
         return;
     }
     if (value == floor(value) && fabs(value) <= 0x1p53) {
-        snprintf(text, sizeof text, "%.0f", value);
+        snprintf(text, sizeof text, "%.*f", point, value);
     } else {
         for (int digits = 1; digits <= 17; digits++) {
             snprintf(text, sizeof text, "%.*g", digits, value);
@@ -129,6 +130,16 @@ void tg_jout_num(struct tg_json_out *j, const char *key, double value)
     if (comma)
         *comma = '.';
     tg_strbuf_puts(j->to, text);
+}
+
+void tg_jout_num(struct tg_json_out *j, const char *key, double value)
+{
+    put_number(j, key, value, false);
+}
+
+void tg_jout_real(struct tg_json_out *j, const char *key, double value)
+{
+    put_number(j, key, value, true);
 }
 
 void tg_jout_int(struct tg_json_out *j, const char *key, int64_t value)

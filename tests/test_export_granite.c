@@ -105,7 +105,7 @@ static void test_some_biases(void **state)
     float o[32], q[32];
     (void)state;
     in = tg_export_from_block(&m->spec, &block);
-    tg_test_must(tg_export_begin(&x, tg_target_find(TARGET), &in, TG_F32, NULL, &err), &err);
+    tg_test_must(tg_export_begin(&x, tg_target_find(TARGET), &in, "f32", NULL, &err), &err);
     const struct tg_param *p = tg_params_find(&x.params, "layers.2.mixer.o.bias");
     assert_non_null(p);
     assert_null(tg_params_find(&m->params, p->name));
@@ -169,6 +169,8 @@ FAULT(value_dim, l->value_dim = 16)
 FAULT(value_heads, l->value_heads = 4)
 FAULT(head_dim, l->head_dim = l->rotary_dim = 16)
 FAULT(other_heads, s->layers[0] = *l; s->layers[0].kv_heads = 4; s->layers[0].heads = 4)
+FAULT(other_queries, s->layers[0] = *l; s->layers[0].heads = 8;
+      s->layers[0].head_dim = s->layers[0].rotary_dim = 4)
 FAULT(other_scale, s->layers[0] = *l; l->attn_scale = 0.5)
 FAULT(scale_limit, l->attn_scale = 1e7)
 FAULT(part_rotary, l->rotary_dim = 4)
@@ -220,6 +222,7 @@ static const struct fault faults[] = {
     {"layer 1: it has more value than key heads", value_heads},
     {"layer 1: 4 heads of 16 are not the width, 32", head_dim},
     {"layer 1: 4 and 2 heads, another kept layer has 4 and 4", other_heads},
+    {"layer 1: 4 and 2 heads, another kept layer has 8 and 2", other_queries},
     {"layer 1: scores are scaled by 0.5", other_scale},
     {"the factor of scores is 1e+07", scale_limit},
     {"layer 1: rotary positions turn 4 of 8 of a head", part_rotary},
@@ -258,10 +261,11 @@ static void test_refused(void **state)
 static void test_pitfalls(void **state)
 {
     struct tg_model *m = make(&models[8], 5), *plain = make(&models[1], 5);
-    struct tg_model *teacher = make(&models[0], 1);
+    struct tg_model *teacher = make(&models[0], 1), *bare = make(&models[9], 1);
     struct tg_remarks none = {0};
     (void)state;
     tg_bench_pitfall(&m->spec, TARGET, "4 groups");
+    tg_bench_pitfall(&bare->spec, TARGET, "no layer is softmax");
     plain->spec.layers[0].recurrent.dt_max = 0.1;
     plain->spec.layers[2].recurrent.dt_max = 0.1;
     tg_bench_pitfall(&plain->spec, TARGET, "have limits");
@@ -273,6 +277,7 @@ static void test_pitfalls(void **state)
     tg_target_find(TARGET)->pitfalls(&teacher->spec, &none);
     assert_int_equal(none.count, 0);
     tg_model_free(teacher);
+    tg_model_free(bare);
     tg_model_free(m);
     tg_model_free(plain);
 }

@@ -326,6 +326,11 @@ static void test_writer(void **state)
     tg_jout_array(&j, "list");
     tg_jout_int(&j, NULL, -9007199254740992);
     tg_jout_num(&j, NULL, INFINITY);
+    tg_jout_num(&j, NULL, -3);
+    tg_jout_real(&j, NULL, -3);
+    tg_jout_real(&j, NULL, 0.1);
+    tg_jout_real(&j, NULL, 1e17);
+    tg_jout_real(&j, NULL, NAN);
     tg_jout_object(&j, NULL);
     tg_jout_end_object(&j);
     tg_jout_bool(&j, NULL, false);
@@ -335,18 +340,19 @@ static void test_writer(void **state)
     tg_jout_end_array(&j);
     tg_jout_end_object(&j);
     assert_string_equal(
-        s.text,
-        "{\n  \"k\\\"ey\": \"a\\\\b\\n\\u0001\xC3\xA9\xEF\xBF\xBD\",\n  \"list\": [\n    "
-        "-9007199254740992,\n    null,\n    {},\n    false,\n    null\n  ],\n  \"none\": []\n}");
+        s.text, "{\n  \"k\\\"ey\": \"a\\\\b\\n\\u0001\xC3\xA9\xEF\xBF\xBD\",\n  \"list\": [\n    "
+                "-9007199254740992,\n    null,\n    -3,\n    -3.0,\n    0.1,\n    1e+17,\n    "
+                "null,\n    {},\n    false,\n    null\n  ],\n  \"none\": []\n}");
     struct tg_json_doc *doc = good(s.text);
     struct tg_strbuf again;
     tg_strbuf_init(&again, 10000);
     tg_jout_init(&j, &again, 0);
     tg_jout_copy(&j, NULL, tg_json_root(doc));
     tg_json_free(doc);
-    assert_string_equal(again.text,
-                        "{\"k\\\"ey\": \"a\\\\b\\n\\u0001\xC3\xA9\xEF\xBF\xBD\", \"list\": "
-                        "[-9007199254740992, null, {}, false, null], \"none\": []}");
+    assert_string_equal(
+        again.text,
+        "{\"k\\\"ey\": \"a\\\\b\\n\\u0001\xC3\xA9\xEF\xBF\xBD\", \"list\": "
+        "[-9007199254740992, null, -3, -3, 0.1, 1e+17, null, {}, false, null], \"none\": []}");
     tg_strbuf_release(&again);
     tg_strbuf_release(&s);
     check_number(0.1, "0.1");

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "convert/config.h"
+#include "convert/targets/plain.h"
 
 static bool is(const struct tg_layer_spec *l, const char *mixer)
 {
@@ -55,52 +56,23 @@ static void check_factor(double f, const char *what, struct tg_remarks *why)
 
 static void check_frame(const struct tg_model_spec *spec, struct tg_remarks *why)
 {
-    const struct tg_norm_spec *n = &spec->norm;
-    const struct {
-        bool bad;
-        const char *what;
-    } rows[] = {
-        {n->kind != TG_NORM_RMS, "norms are LayerNorm, must be RMS norms"},
-        {n->plus_one, "the factor of norms is 1 + weight, must be the weight"},
-        {n->bare, "norms have no weights"},
-        {n->kind == TG_NORM_RMS && n->bias, "norms have biases"},
-        {spec->no_norm_out, "there is no norm before the head"},
-        {spec->head_bias, "the head has a bias"},
-        {spec->logit_softcap != 0, "logits are capped"},
-        {spec->embed_dim != 0, "embeddings have another size than the width"},
-        {spec->learned_positions != 0, "positions are learned"},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (rows[i].bad)
-            tg_remark(why, "%s", rows[i].what);
+    tg_plain_frame(spec, why);
     check_factor(tg_factor(spec->embed_scale), "the factor of embeddings", why);
     check_factor(1 / tg_factor(spec->logit_scale), "the divisor of logits", why);
     if (tg_granite_divisor(spec) == 0)
         tg_remark(why, "no divisor of logits is their factor, %.17g", tg_factor(spec->logit_scale));
 }
 
-/* One remark for each thing that a layer of any kind has */
 static void check_block(const struct tg_model_spec *spec, size_t i, struct tg_remarks *why)
 {
     const struct tg_layer_spec *l = &spec->layers[i], *a = &spec->layers[0];
 
-    if (l->residual != TG_RESIDUAL_PRE)
-        tg_remark(why, "layer %zu: its residual is \"%s\", must be \"pre\"", i,
-                  tg_residual_info(l->residual)->name);
+    tg_plain_block(spec, i, why);
     if (l->moe.experts)
         tg_remark(why, "layer %zu: it has experts; only dense mlps are exported", i);
-    else if (l->mlp_kind != TG_MLP_GATED)
-        tg_remark(why, "layer %zu: its mlp is not gated", i);
-    else if (l->activation != TG_ACT_SILU)
-        tg_remark(why, "layer %zu: its activation is %s, must be silu", i,
-                  tg_activation_name(l->activation));
     else if (l->mlp_dim != a->mlp_dim)
         tg_remark(why, "layer %zu: its mlp has size %zu, that of layer 0 %zu", i, l->mlp_dim,
                   a->mlp_dim);
-    if (l->mlp_bias)
-        tg_remark(why, "layer %zu: its mlp has biases", i);
-    if (tg_factor(l->gate_scale) != 1 || tg_factor(l->down_scale) != 1)
-        tg_remark(why, "layer %zu: its mlp has factors", i);
     if (tg_factor(l->mixer_scale) != tg_factor(a->mixer_scale) ||
         tg_factor(l->mlp_scale) != tg_factor(a->mixer_scale))
         tg_remark(why, "layer %zu: the factors of its branches are %g and %g, must be one for all",
@@ -139,23 +111,8 @@ static void check_rotary(const struct tg_model_spec *spec, size_t i, const struc
 static void check_attention(const struct tg_model_spec *spec, size_t i, struct tg_remarks *why)
 {
     const struct tg_layer_spec *l = &spec->layers[i], *a = tg_granite_attention(spec);
-    const struct {
-        bool bad;
-        const char *what;
-    } rows[] = {
-        {l->window != 0, "it sees a window"},
-        {l->qk_norm != TG_QK_NONE, "it has norms of q and k"},
-        {l->sinks != 0, "it has sinks"},
-        {l->attn_softcap != 0, "its scores are capped"},
-        {l->qkv_clip != 0, "its q, k and v are clipped"},
-        {l->output_gate, "it has an output gate"},
-        {tg_value_dim(l) != l->head_dim, "its values have another size than its keys"},
-        {tg_value_heads(l) != l->kv_heads, "it has more value than key heads"},
-    };
 
-    for (size_t k = 0; k < sizeof rows / sizeof *rows; k++)
-        if (rows[k].bad)
-            tg_remark(why, "layer %zu: %s", i, rows[k].what);
+    tg_plain_attention(spec, i, why);
     if (l->heads * l->head_dim != spec->width)
         tg_remark(why, "layer %zu: %zu heads of %zu are not the width, %zu", i, l->heads,
                   l->head_dim, spec->width);

@@ -22,11 +22,14 @@ static void check(const struct tg_model_spec *spec, struct tg_remarks *why)
 }
 
 /* Transformers takes the norm over all channels, vLLM, SGLang and llama.cpp over those of a group;
- * limits of the time step are kept by transformers alone, and not while it decodes. */
+ * limits of the time step are kept by transformers alone, and not while it decodes. Its cache asks
+ * a softmax layer how long the text is. */
 static void pitfalls(const struct tg_model_spec *spec, struct tg_remarks *why)
 {
     const struct tg_layer_spec *m = tg_granite_recurrent(spec);
 
+    if (!tg_granite_attention(spec))
+        tg_remark(why, "no layer is softmax: transformers fails unless use_cache is false");
     if (m && m->recurrent.groups > 1)
         tg_remark(why,
                   "mamba2 layers have %zu groups: vLLM and SGLang take their norm for each group "
@@ -147,7 +150,7 @@ static void config(const struct tg_export *x, struct tg_json_out *out)
     tg_jout_int(out, "num_attention_heads", (int64_t)heads);
     tg_jout_int(out, "num_key_value_heads", (int64_t)(a ? a->kv_heads : heads));
     tg_jout_str(out, "hidden_act", "silu");
-    tg_jout_num(out, "rms_norm_eps", s->norm.eps);
+    tg_jout_real(out, "rms_norm_eps", s->norm.eps);
     tg_jout_bool(out, "attention_bias", a && a->qkv_bias);
     tg_jout_num(out, "attention_dropout", 0);
     tg_jout_num(out, "attention_multiplier",
