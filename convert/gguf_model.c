@@ -151,22 +151,32 @@ static int check_neutral(const struct tg_reading *r, struct tg_err *err)
     return TG_OK;
 }
 
+const char tg_gguf_bos_key[] = "tokenizer.ggml.bos_token_id";
+const char *const tg_gguf_eos_keys[TG_GGUF_EOS_KEYS] = {
+    "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+
+/* Is ids[count] one of those before it? */
+static bool is_said(const int64_t *ids, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] == ids[count])
+            return true;
+    return false;
+}
+
 /* Token ids; null where there is none, so that no default of the family steps in. */
 static int put_specials(struct tg_reading *r, struct tg_err *err)
 {
-    static const char *const ends[] = {"tokenizer.ggml.eos_token_id",
-                                       "tokenizer.ggml.eot_token_id"};
-    const char *const begin = "tokenizer.ggml.bos_token_id";
-    int64_t id[2], bos;
+    int64_t id[TG_GGUF_EOS_KEYS], bos;
     size_t count = 0;
     int rc = TG_OK;
-    for (size_t i = 0; i < 2 && rc == TG_OK; i++)
-        if (tg_gguf_find(r->t, ends[i]) &&
-            !(rc = tg_gguf_get_int(r->t, ends[i], 0, INT32_MAX, &id[count], err)) &&
-            (!count || id[1] != id[0]))
+    for (size_t i = 0; i < TG_GGUF_EOS_KEYS && rc == TG_OK; i++)
+        if (tg_gguf_find(r->t, tg_gguf_eos_keys[i]) &&
+            !(rc = tg_gguf_get_int(r->t, tg_gguf_eos_keys[i], 0, INT32_MAX, &id[count], err)) &&
+            !is_said(id, count))
             count++;
-    if (rc == TG_OK && tg_gguf_find(r->t, begin)) {
-        rc = tg_gguf_get_int(r->t, begin, 0, INT32_MAX, &bos, err);
+    if (rc == TG_OK && tg_gguf_find(r->t, tg_gguf_bos_key)) {
+        rc = tg_gguf_get_int(r->t, tg_gguf_bos_key, 0, INT32_MAX, &bos, err);
         if (rc == TG_OK)
             tg_jout_int(&r->out, "bos_token_id", bos);
     } else

@@ -21,6 +21,9 @@ const struct tg_family *tg_gguf_names(const struct tg_gguf_arch *arch);
 /* What the file means and no config.json says (norms without the 1 that a family adds), into the
  * spec that was read from the config. */
 void tg_gguf_amend(const struct tg_gguf_arch *arch, struct tg_model_spec *spec);
+/* Keys of the tokens at which a text begins, and ends */
+enum { TG_GGUF_EOS_KEYS = 3 };
+extern const char tg_gguf_bos_key[], *const tg_gguf_eos_keys[TG_GGUF_EOS_KEYS];
 /* llama.cpp's names of hybrids, of which each parameter has one: for writing too */
 extern const struct tg_name_rule tg_gguf_qwen35_names[], tg_gguf_granitehybrid_names[];
 /* What llama3 scaling divides the frequency of pair i of `pairs` by, as rope_freqs.weight holds it:

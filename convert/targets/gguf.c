@@ -4,7 +4,8 @@
 #include <string.h>
 
 #include "convert/gguf_model.h"
-#include "convert/names.h"
+
+enum { MOST_LAYERS = 512 }; /* of the engine */
 
 void tg_gguf_put_size(struct tg_gguf_list *l, const char *arch, const char *suffix, size_t n)
 {
@@ -14,6 +15,15 @@ void tg_gguf_put_size(struct tg_gguf_list *l, const char *arch, const char *suff
 void tg_gguf_put_number(struct tg_gguf_list *l, const char *arch, const char *suffix, double x)
 {
     tg_gguf_put_arch(l, arch, suffix, tg_gguf_f32((float)x));
+}
+
+void tg_gguf_check_model(const struct tg_model_spec *spec, struct tg_remarks *why)
+{
+    if (spec->layer_count > MOST_LAYERS)
+        tg_remark(why, "%zu layers, llama.cpp takes at most %d", spec->layer_count, MOST_LAYERS);
+    if (spec->eos_count > TG_GGUF_EOS_KEYS)
+        tg_remark(why, "%zu tokens end a text, a GGUF file names at most %d", spec->eos_count,
+                  TG_GGUF_EOS_KEYS);
 }
 
 void tg_gguf_keys_model(const struct tg_export *x, const struct tg_layer_spec *a,

@@ -16,6 +16,9 @@ void tg_gguf_keys_model(const struct tg_export *x, const struct tg_layer_spec *a
 /* rope.*: of ropes[0], which turns a */
 void tg_gguf_keys_rope(const struct tg_export *x, const struct tg_layer_spec *a,
                        struct tg_gguf_list *out);
+/* What no GGUF file of llama.cpp can say of a model: more layers than it takes, more tokens that
+ * end a text than there are keys for */
+void tg_gguf_check_model(const struct tg_model_spec *spec, struct tg_remarks *why);
 /* How a rope cannot be said by these keys, or NULL. With `divisors` the architecture takes
  * rope_freqs.weight, which llama3 scaling needs: tg_gguf_rope_freqs. */
 const char *tg_gguf_rope_why_not(const struct tg_rope *r, bool divisors);

@@ -9,18 +9,17 @@
 #include "convert/targets/gguf.h"
 #include "convert/targets/qwen3_5.h"
 
-enum { MOST_LAYERS = 512, MOST_EXPERTS = 1024 }; /* of the engine */
+enum { MOST_EXPERTS = 1024 }; /* of the engine */
 
 void tg_qwen35_check(const struct tg_model_spec *spec, bool sparse, struct tg_remarks *why)
 {
     const struct tg_layer_spec *a = tg_qwen3_5_first(spec, true);
     const char *no = a ? tg_gguf_rope_why_not(&spec->ropes[a->rope], false) : NULL;
 
+    tg_gguf_check_model(spec, why);
     tg_qwen3_5_check(spec, sparse, why);
     if (no)
         tg_remark(why, "layer %zu: %s", (size_t)(a - spec->layers), no);
-    if (spec->layer_count > MOST_LAYERS)
-        tg_remark(why, "%zu layers, llama.cpp takes at most %d", spec->layer_count, MOST_LAYERS);
     if (sparse && spec->layers[0].moe.experts > MOST_EXPERTS)
         tg_remark(why, "%zu experts, llama.cpp takes at most %d", spec->layers[0].moe.experts,
                   MOST_EXPERTS);

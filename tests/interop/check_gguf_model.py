@@ -55,7 +55,8 @@ def dequantised(source, folder, kind):
 
 with tempfile.TemporaryDirectory() as folder:
     model = os.path.join(folder, "m.gguf")
-    for family in ("llama", "llama__headdim", "llama__rope3_untied_bias", "qwen2", "qwen2__headdim", "qwen3", "qwen3__headdim", "gpt2"):
+    for family in ("llama", "llama__headdim", "llama__rope3_untied_bias", "qwen2", "qwen2__headdim", "qwen3", "qwen3__headdim", "gpt2",
+                   "qwen3_5_text", "qwen3_5_moe_text__experts", "granitemoehybrid", "granitemoehybrid__rope"):
         source = "tests/data/families/" + family
         if not os.path.isdir(source):
             continue
