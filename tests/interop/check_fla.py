@@ -337,18 +337,22 @@ def naive_linear(x, p, c):
     return o.reshape(B, T, -1) @ p["o_proj.weight"].T
 
 
-def naive_logits(c, w, ids):
+def naive_run(c, w, ids):
+    """Hidden states before each layer and after the last norm, and logits"""
     from torch.nn import functional as F
     kept, eps = attention_of(c), c["norm_eps"]
     h = w["model.embeddings.weight"][ids]
+    hidden = []
     for i in range(c["num_hidden_layers"]):
         at = f"model.layers.{i}."
+        hidden.append(h)
         p = {n[len(at) + 5:]: t for n, t in w.items() if n.startswith(at + "attn.")}
         x = rms(h, w[at + "attn_norm.weight"], eps)
         h = h + (naive_attention(x, p, kept[i]) if i in kept else naive_linear(x, p, c))
         x = rms(h, w[at + "mlp_norm.weight"], eps)
         h = h + (F.silu(x @ w[at + "mlp.gate_proj.weight"].T) * (x @ w[at + "mlp.up_proj.weight"].T)) @ w[at + "mlp.down_proj.weight"].T
-    return rms(h, w["model.norm.weight"], eps) @ w["model.embeddings.weight" if c["tie_word_embeddings"] else "lm_head.weight"].T
+    hidden.append(rms(h, w["model.norm.weight"], eps))
+    return hidden, hidden[-1] @ w["model.embeddings.weight" if c["tie_word_embeddings"] else "lm_head.weight"].T
 
 
 def naive(folder):
@@ -358,7 +362,7 @@ def naive(folder):
         check(name + ": names and shapes", {n: tuple(t.shape) for n, t in weights.items()} == shapes(config))
         for length in LENGTHS:
             golden = load_file(os.path.join(at, "tegu_" + length + ".safetensors"))
-            seen = distance(naive_logits(config, weights, torch.from_numpy(golden["input_ids"])), golden["logits"])
+            seen = distance(naive_run(config, weights, torch.from_numpy(golden["input_ids"]))[1], golden["logits"])
             check(f"{name} {length}: tegu and the equations", seen < 1e-5, seen)
 
 
