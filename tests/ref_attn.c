@@ -230,6 +230,20 @@ static void softmax(const struct tg_ref_net *r, int layer, const double *x, doub
     free(a.q), free(a.k), free(a.v), free(o), free(g);
 }
 
+/* Cosines, then sines [T,rotary_dim/2] of a mixer's positions; NULL without any */
+static float *rope_tables(const struct tg_ref_net *r, const struct tg_layer_spec *l, size_t T)
+{
+    const size_t half = l->rotary_dim / 2;
+    float *tables = half ? malloc(2 * T * half * sizeof *tables) : NULL;
+    for (size_t i = 0; i < T * half; i++) {
+        double angle =
+            (double)(i / half) * frequency(&r->spec->ropes[l->rope], i % half, l->rotary_dim, T);
+        tables[i] = (float)cos(angle);
+        tables[T * half + i] = (float)sin(angle);
+    }
+    return tables;
+}
+
 /* A recurrent layer through the reference of the mixers, softmax beside it if there is one */
 static void recurrent(const struct tg_ref_net *r, int layer, const double *x, double *y, size_t T)
 {
@@ -246,8 +260,12 @@ static void recurrent(const struct tg_ref_net *r, int layer, const double *x, do
     if (tg_linear_ref_knows(&m)) {
         const size_t begin[2] = {0, T};
         struct tg_ref_consts none = {0};
+        float *tables = rope_tables(r, l, T);
         own.consts = &none;
+        m.rope_cos = tables;
+        m.rope_sin = tables ? tables + T * (l->rotary_dim / 2) : NULL;
         tg_linear_ref_forward(&own, &(struct tg_batch){1, begin, NULL}, x, y);
+        free(tables);
         free(other);
         return;
     }
