@@ -42,7 +42,7 @@ $(OUT)/tests/%: $(OBJ)/tests/%.o $(TEST_SUPPORT) $(LIB_OBJS) $(filter-out $(OBJ)
 
 # The Python files that go beside a native checkpoint's config.json, as rows of convert/native_code.c's table
 NATIVE_PY  := $(sort $(wildcard convert/native/*.py))
-NATIVE_INC := $(OUT)/generated/native_code.inc
+NATIVE_INC := $(OUT)/generated/convert/native_code.inc
 $(NATIVE_INC): $(NATIVE_PY)
 	@mkdir -p $(@D)
 	@for f in $(NATIVE_PY); do \

@@ -2,11 +2,13 @@
 """Native hybrids in transformers, by the code that tegu writes beside them: every mixer that a plan gives and every teacher family, with
 random weights. Logits against `tegu logits`: whole, token by token and in pieces, padded left and right; greedy text; gradients.
    check_native.py [OUT] [NAME...]   OUT: the build folder; NAME: cases whose names contain it. Run from the root of the repository"""
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 
 # where transformers copies the code to, before it is imported
@@ -16,6 +18,7 @@ os.environ["HF_MODULES_CACHE"] = CODE
 import numpy as np
 import torch
 import transformers
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 warnings.filterwarnings("ignore")
@@ -107,10 +110,12 @@ def tegu(*args):
 def perturb(folder, seed):
     path, rng = os.path.join(folder, "model.safetensors"), np.random.default_rng(seed)
     weights = load_file(path)
+    with safe_open(path, "np") as f:
+        metadata = f.metadata()  # transformers 4 wants its "format"
     for name, w in weights.items():
         size = 0.3 * np.sqrt(np.mean(np.square(w))) + (0.1 if w.ndim < 2 else 0.02)
         weights[name] = (w + size * rng.standard_normal(w.shape)).astype(np.float32)
-    save_file(weights, path)
+    save_file(weights, path, metadata)
 
 
 def tegu_logits(folder, ids):
@@ -192,10 +197,11 @@ def run_case(name, teacher, options, folder):
     try:
         tegu("linearize", source, folder, "--dtype", "f32", "-q", *options, *([] if "--keep" in options else ["--keep", "none"]))
     except RuntimeError as e:
-        if "can be changed" in str(e):  # a teacher without softmax layers: as it is
-            tegu("linearize", source, folder, "--dtype", "f32", "-q", "--keep", "0-1023")
-        else:
+        if "can be changed" not in str(e):
             raise
+        with open(os.path.join(source, "config.json")) as f:  # a teacher with other layers than softmax: as it is
+            last = json.load(f)["num_hidden_layers"] - 1
+        tegu("linearize", source, folder, "--dtype", "f32", "-q", "--keep", f"0-{last}")
     perturb(folder, len(name))
     model = load(folder)
     c = model.config
@@ -221,6 +227,39 @@ def run_case(name, teacher, options, folder):
     return result
 
 
+def check_text(folder, mixers="0,1=gated_deltanet 2=linear 3=mamba2 4=lolcats,window=16 5=kda 6=sse"):
+    """The embedded teacher made a hybrid: text by tegu generate; what save_pretrained writes is read by tegu; bf16; a long text"""
+    tegu("linearize", TEACHER, folder, "--dtype", "f32", "-q", "--keep", "last", *(a for m in mixers.split() for a in ("--layer", m)))
+    tokenizer, model = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True), load(folder)
+    prompt = "The old lighthouse stood"
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+    made = tokenizer.decode(model.generate(ids, max_new_tokens=40, do_sample=False, eos_token_id=None)[0])
+    checks = {"text of tegu generate": made.strip() == tegu("generate", folder, "--prompt", prompt, "-n", "40", "--ignore-eos", "-q").strip()}
+    x = torch.from_numpy(np.random.default_rng(2).integers(0, model.config.vocab_size, (1, 1024)))
+    want, start = tegu_logits(folder, x.numpy()), time.time()
+    with torch.no_grad():
+        checks["1024 tokens"] = error(model(input_ids=x).logits, want) < 1e-4
+    print(f"      1024 tokens in {time.time() - start:.1f} s")
+    again = folder + "-again"
+    model.save_pretrained(again)
+    checks["save_pretrained, tegu logits"] = error(tegu_logits(again, x.numpy()), want) == 0
+    checks["save_pretrained, from_pretrained"] = torch.equal(load(again)(input_ids=x[:, :50]).logits, model(input_ids=x[:, :50]).logits)
+    with torch.no_grad():
+        checks["bf16"] = error(load(folder, dtype=torch.bfloat16)(input_ids=x[:, :256]).logits.float(), want[:, :256]) < 0.05
+    beams = model.generate(ids, max_new_tokens=8, num_beams=3, do_sample=False, eos_token_id=None, pad_token_id=0)
+    checks["beams"] = beams.shape[1] == ids.shape[1] + 8
+    model.train()
+    model.gradient_checkpointing_enable()
+    loss = model(input_ids=x[:, :64], labels=x[:, :64]).loss
+    loss.backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        model(input_ids=x[:, :64], labels=x[:, :64]).loss.backward()
+    checks["gradient checkpointing, autocast"] = all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+    for name, good in checks.items():
+        print("ok    " if good else "FAILED", name, flush=True)
+    return sum(not good for good in checks.values())
+
+
 def main():
     cases = [c for c in [*MIXERS, *families()] if not ONLY or any(o in c[0] for o in ONLY)]
     columns = ["whole", "steps", "pieces", "left", "left, cache", "right", "greedy"]
@@ -240,8 +279,12 @@ def main():
                 raise
         failed += not good
         shutil.rmtree(os.path.dirname(folder), ignore_errors=True)
-    shutil.rmtree(CODE, ignore_errors=True)
     print(f"{len(cases) - failed} of {len(cases)} hybrids agree")
+    if not ONLY or "text" in ONLY:
+        folder = tempfile.mkdtemp(prefix="tegu-native-")
+        failed += check_text(os.path.join(folder, "hybrid_text"))
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(CODE, ignore_errors=True)
     return failed > 0
 
 
