@@ -160,7 +160,7 @@ class MoE(nn.Module):
         stack = lambda rows, columns: Weight(E, rows, columns, bias=(E, rows) if l.expert_bias else None)
         self.router = linear(D, E, l.router_bias)
         if l.router_correction:
-            self.correction = nn.Parameter(torch.zeros(E))
+            self.correction = nn.Parameter(torch.zeros(E), requires_grad=False)  # it chooses; no gradient reaches it
         if l.mlp_kind == "gated":
             self.gate = stack(M, D)
         self.up, self.down = stack(M, D), stack(D, M)

@@ -187,7 +187,8 @@ def gradients(model, ids):
     model.train()
     model.zero_grad()
     model(input_ids=ids[:, :40], labels=ids[:, :40]).loss.backward()
-    bad = [name for name, p in model.named_parameters() if p.grad is None or not bool(p.grad.isfinite().all())]
+    bad = [name for name, p in model.named_parameters() 
+           if p.requires_grad and (p.grad is None or not bool(p.grad.isfinite().all()))]
     model.eval()
     return bad
 
