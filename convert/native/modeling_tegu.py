@@ -160,7 +160,7 @@ class MoE(nn.Module):
         stack = lambda rows, columns: Weight(E, rows, columns, bias=(E, rows) if l.expert_bias else None)
         self.router = linear(D, E, l.router_bias)
         if l.router_correction:
-            self.correction = nn.Parameter(torch.zeros(E), requires_grad=False)  # it chooses; no gradient reaches it
+            self.register_buffer("correction", torch.zeros(E))  # it chooses; no gradient reaches it
         if l.mlp_kind == "gated":
             self.gate = stack(M, D)
         self.up, self.down = stack(M, D), stack(D, M)
@@ -412,6 +412,8 @@ class TeguModel(TeguPreTrainedModel):
     def start_cache(self, past_key_values, use_cache):
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
+        if self.training and self.gradient_checkpointing:  # layers run twice
+            return None
         if isinstance(past_key_values, TeguCache):
             return past_key_values
         if past_key_values is not None and past_key_values.get_seq_length():
@@ -468,7 +470,10 @@ class TeguForCausalLM(TeguModel, GenerationMixin):
             h = h[:, logits_to_keep]
         logits, loss = self.logits_of(h), None
         if labels is not None:
-            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten().to(logits.device), ignore_index=-100)
+            count = kwargs.get("num_items_in_batch")  # of all batches that a trainer adds up
+            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten().to(logits.device),
+                                   reduction="mean" if count is None else "sum")
+            loss = loss if count is None else loss / count
         out = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache, hidden_states=kept)
         return out if return_dict is not False else out.to_tuple()
 

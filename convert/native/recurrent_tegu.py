@@ -46,14 +46,14 @@ class Linear(Attention, Maps):
     S_t     = diag(e^{g_t}) S_{t-1} + k_t v_t^T,                            o_t = scale S_t^T q_t
     S_t     = S' + beta k_t (v_t - S'^T k_t)^T,  S' = diag(e^{g_t}) S_{t-1}   delta
     l       = o / (the same sum over ones in place of v)    map, unless plain_values
-            = norm(o) . f(z)                                else;  z = x Wz^T or (x Wga^T) Wgb^T
+            = norm(o) . f(z)                                else;  z = x Wz^T or (x Wga^T) Wgb^T + b
     y       = (l + alpha w) Wo^T                 alpha per head
 
     Log decays g per state head h, beta = c sigmoid(x Wb^T), c = 2 with negative eigenvalues, else 1:
     retention  log(1 - 2^{-5-h})              slopes   -c 2^{-8 (h+1) / S}, c = scales[0]
     decay      -e^{A_log} softplus(a + dt_bias)        a = x Wa^T, or (x Wfa^T) Wfb^T for each channel
     sigmoid    log sigmoid((x Wfa^T) Wfb^T + b) / 16
-    forget     e^g = lb + (1 - lb) sigmoid(-k), then k = 1 - e^g;  lb = sigmoid(lower_bound)
+    forget     e^g = lb + (1 - lb) sigmoid(-k), then k = 1 - e^g;  lb = sigmoid(lower_bound), or 0
 
     sparse: N states, of which a token t reads and writes the `active` of largest e_t = softmax(x We^T) and leaves the others as they are;
     with q and k multiplied by e_t^i. Beside them, unless no_shared, a state that all tokens use, with gates of its own; the sparse states
@@ -72,7 +72,7 @@ class Linear(Attention, Maps):
         if r.norm or l.plain_values:
             self.norm = Weight(HV if self.wide else V, ones=True)
         if l.mixer == "kda":
-            self.g_a, self.g_b = linear(D, l.recurrent_rank), linear(l.recurrent_rank, HV)
+            self.g_a, self.g_b = linear(D, l.recurrent_rank), linear(l.recurrent_rank, HV, l.recurrent_proj_bias)
         elif r.z:
             self.z = linear(D, HV)
         self.shared = r.sparse and not l.recurrent_no_shared
@@ -85,7 +85,7 @@ class Linear(Attention, Maps):
             if r.gate == "decay":
                 setattr(self, prefix + "A_log", new(S))
                 setattr(self, prefix + "dt_bias", new(gates))
-        if r.gate == "forget":
+        if r.gate == "forget" and not l.recurrent_no_bound:
             self.lower_bound = new(gates)
         if r.delta:
             self.b = linear(D, S)
@@ -138,6 +138,8 @@ class Linear(Attention, Maps):
         return [F.silu(x) if name in self.r.silu else x for name, x in zip("qkv", (q, k, v))]
 
     def log_forget(self, raw):
+        if self.l.recurrent_no_bound:
+            return log_sigmoid(-raw)
         lb = torch.sigmoid(self.lower_bound.float()).unflatten(0, (self.l.value_heads, 1, -1))
         return (lb + (1 - lb) * torch.sigmoid(-raw)).log()
 
@@ -306,6 +308,7 @@ class Mamba2Parts:
         setattr(self, "in", linear(D, sum(self.sizes), l.recurrent_proj_bias))
         self.conv = Weight(mixed, l.recurrent_conv, bias=mixed if l.recurrent_conv_bias else None)
         self.dt_bias, self.A_log, self.skip = new(H), new(H), new(H, value=1.0)
+        self.eps = l.recurrent_norm_eps or c.rms_norm_eps
         if l.recurrent_norm:
             self.norm = Weight(I, ones=True)
         self.out = linear(I, D, l.recurrent_out_bias)
@@ -316,7 +319,7 @@ class Mamba2Parts:
         o = o if last else o * F.silu(z)
         if l.recurrent_norm:
             groups = l.recurrent_norm_groups or 1
-            o = rms(o.unflatten(-1, (groups, -1)), self.norm.weight.view(groups, -1), l.recurrent_norm_eps).flatten(-2)
+            o = rms(o.unflatten(-1, (groups, -1)), self.norm.weight.view(groups, -1), self.eps).flatten(-2)
         return o * F.silu(z) if last else o
 
     def mamba2_forward(self, x, step, state):

@@ -63,6 +63,7 @@ MIXERS = [
     ("gla shared window", "qwen3", ["--mixer", "gla", "--kv", "shared", "--window", "5", "--output-gate", "true"]),
     ("hgrn2", "llama", ["--mixer", "hgrn2"]),
     ("hgrn2 window", "llama", ["--mixer", "hgrn2", "--window", "5", "--kv", "shared"]),
+    ("hgrn2 no bound", "llama", ["--mixer", "hgrn2", "--lower-bound", "false", "--rotary", "true"]),
     ("deltanet", "llama", ["--mixer", "deltanet"]),
     ("deltanet no conv", "qwen3", ["--mixer", "deltanet", "--conv", "0", "--negative-eigenvalues", "true", "--kv", "shared"]),
     ("block_causal", "llama", ["--mixer", "block_causal", "--chunk", "7"]),
@@ -83,6 +84,7 @@ MIXERS = [
     ("sse_deltanet plain", "qwen2", ["--mixer", "sse_deltanet", "--partitions", "3", "--active", "3", "--rotary", "false", "--conv", "0"]),
     ("mamba2", "llama", ["--mixer", "mamba2"]),
     ("mamba2 groups", "qwen2", ["--mixer", "mamba2", "--groups", "1"]),
+    ("mamba2 expand", "llama", ["--mixer", "mamba2", "--expand", "3", "--bias", "false"]),
     ("latent", "llama", ["--mixer", "latent"]),
     ("latent sinks", "qwen2", ["--mixer", "latent", "--low-rank", "6", "--sinks", "2", "--output-gate", "true"]),
     ("latent norm", "qwen3", ["--mixer", "latent", "--low-rank", "12"]),
@@ -241,6 +243,14 @@ def check_text(folder, mixers="0,1=gated_deltanet 2=linear 3=mamba2 4=lolcats,wi
     with torch.no_grad():
         checks["1024 tokens"] = error(model(input_ids=x).logits, want) < 1e-4
     print(f"      1024 tokens in {time.time() - start:.1f} s")
+    save_file({"input_ids": x[:, :70].int().numpy()}, folder + "/ids.st")
+    tegu("logits", folder, "--ids", folder + "/ids.st", "--hidden", "-o", folder + "/hidden.st", "--force", "-q")
+    hidden = load_file(folder + "/hidden.st")
+    base = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+    with torch.no_grad():
+        out = base(input_ids=x[:, :70], output_hidden_states=True)
+    checks["AutoModel, hidden states"] = len(out.hidden_states) == len(base.layers) + 1 and all(
+        error(h, torch.from_numpy(hidden[f"hidden.{i}"])) < 1e-4 for i, h in enumerate(out.hidden_states))
     again = folder + "-again"
     model.save_pretrained(again)
     checks["save_pretrained, tegu logits"] = error(tegu_logits(again, x.numpy()), want) == 0
