@@ -40,6 +40,19 @@ $(OUT)/tests/%: $(OBJ)/tests/%.o $(TEST_SUPPORT) $(LIB_OBJS) $(filter-out $(OBJ)
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(DEP_LIBS) $(TEST_LIBS)
 
+# The Python files that go beside a native checkpoint's config.json, as rows of convert/native_code.c's table
+NATIVE_PY  := $(sort $(wildcard convert/native/*.py))
+NATIVE_INC := $(OUT)/generated/convert/native_code.inc
+$(NATIVE_INC): $(NATIVE_PY)
+	@mkdir -p $(@D)
+	@for f in $(NATIVE_PY); do \
+	    echo "{\"$$(basename $$f)\", (const unsigned char[]){"; \
+	    od -An -v -tx1 $$f | sed 's/\([0-9a-f][0-9a-f]\)/0x\1,/g'; \
+	    echo "}, $$(wc -c < $$f)},"; \
+	done > $@.tmp && mv $@.tmp $@
+$(OBJ)/convert/native_code.o $(OUT)/fuzz/obj/convert/native_code.o: $(NATIVE_INC)
+$(OBJ)/convert/native_code.o $(OUT)/fuzz/obj/convert/native_code.o: EXTRA_CFLAGS := -I$(OUT)/generated
+
 $(OBJ)/.flags: FORCE
 	@mkdir -p $(@D)
 	@echo "$(CC) $(ALL_CFLAGS)" | cmp -s - $@ || echo "$(CC) $(ALL_CFLAGS)" > $@

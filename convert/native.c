@@ -1,5 +1,6 @@
 /* Writing a native hybrid checkpoint: weights under canonical names, the teacher's tokenizer files
- * byte for byte, and last config.json, without which a directory is no model. */
+ * byte for byte, the code that loads it in transformers, and last config.json, without which a
+ * directory is no model. */
 #include "convert/native.h"
 
 #include <float.h>
@@ -10,6 +11,7 @@
 #include "base/mem.h"
 #include "convert/gguf_model.h"
 #include "convert/model_files.h"
+#include "convert/native_code.h"
 #include "formats/gguf_vocab.h"
 
 enum { MAX_CONFIG = 1 << 26 };
@@ -120,6 +122,20 @@ static int write_vocabulary(const char *teacher, const char *dir, struct tg_err 
     return rc;
 }
 
+/* What config.json's auto_map names */
+static int write_code(const char *dir, struct tg_err *err)
+{
+    int rc = TG_OK;
+
+    for (const struct tg_native_code *c = tg_native_codes; c->name && rc == TG_OK; c++) {
+        char *path = tg_path_join(dir, c->name);
+        rc = path ? tg_file_write(path, c->data, c->size, err)
+                  : tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", dir);
+        tg_free(path);
+    }
+    return rc;
+}
+
 int tg_native_write(const char *dir, const struct tg_model_spec *spec, const float *params,
                     enum tg_dtype dtype, uint64_t max_shard, const char *teacher_dir,
                     const struct tg_native_meta *meta, struct tg_err *err)
@@ -137,6 +153,8 @@ int tg_native_write(const char *dir, const struct tg_model_spec *spec, const flo
         rc = tg_model_file_copy(teacher_dir, dir, copied[i], err);
     if (rc == TG_OK)
         rc = write_vocabulary(teacher_dir, dir, err);
+    if (rc == TG_OK)
+        rc = write_code(dir, err);
     if (rc == TG_OK)
         rc = write_config(dir, spec, dtype, meta, err);
     tg_params_release(&list);

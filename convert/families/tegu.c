@@ -466,6 +466,11 @@ void tg_native_config(struct tg_strbuf *to, const struct tg_model_spec *spec, en
     tg_jout_array(&j, "architectures");
     tg_jout_str(&j, NULL, "TeguForCausalLM");
     tg_jout_end_array(&j);
+    tg_jout_object(&j, "auto_map");
+    tg_jout_str(&j, "AutoConfig", "configuration_tegu.TeguConfig");
+    tg_jout_str(&j, "AutoModel", "modeling_tegu.TeguModel");
+    tg_jout_str(&j, "AutoModelForCausalLM", "modeling_tegu.TeguForCausalLM");
+    tg_jout_end_object(&j);
     tg_jout_str(&j, "base_family", spec->base_family[0] ? spec->base_family : spec->family);
     tg_jout_str(&j, "dtype",
                 dtype == TG_BF16  ? "bfloat16"
