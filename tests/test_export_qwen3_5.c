@@ -120,20 +120,20 @@ static void test_strange_norms(void **state)
         }
 }
 
-/* What is written of a model, before rounding, and the notes about it */
+/* What is written of a model for bf16, before rounding, and the notes about it */
 struct written {
     struct tg_export x;
     struct tg_block block;
     struct tg_export_source in;
 };
-static void begin(struct written *w, const struct tg_model *m, const char *target,
-                  enum tg_dtype dtype)
+static void begin(struct written *w, const struct tg_model *m)
 {
     struct tg_err err = {0};
 
     w->block = (struct tg_block){&m->params, m->data};
     w->in = tg_export_from_block(&m->spec, &w->block);
-    tg_test_must(tg_export_begin(&w->x, tg_target_find(target), &w->in, dtype, NULL, &err), &err);
+    tg_test_must(tg_export_begin(&w->x, tg_target_find("qwen3_5"), &w->in, "bf16", NULL, &err),
+                 &err);
 }
 
 /* Caller frees */
@@ -163,7 +163,7 @@ static void test_nothing_needless(void **state)
         for (size_t e = 0; strstr(m->params.items[i].name, "norm") && e < m->params.items[i].count;
              e++)
             m->data[m->params.items[i].offset + e] = e % 2 ? 0.5F : 256;
-    begin(&w, m, "qwen3_5", TG_BF16);
+    begin(&w, m);
     assert_true(w.x.spec.tied_head);
     assert_int_equal(w.x.notes.count, 0);
     for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
@@ -198,7 +198,7 @@ static void test_columns(void **state)
         for (size_t e = 0; e < D; e++)
             norm[e] = e == 3 ? -99.0F / 256 : e == 5 ? 209.0F / 2048 : 1;
     }
-    begin(&w, m, "qwen3_5", TG_BF16);
+    begin(&w, m);
     assert_false(w.x.spec.tied_head);
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         const bool head = !strcmp(pairs[i].linear, "head.weight");
@@ -250,7 +250,7 @@ static void test_qk_norms(void **state)
     a = param(m, "layers.1.mixer.q_norm.weight", &n);
     set_qk(m, 3, 5);
     a[1] = a[1 + n / 2] = odd;
-    begin(&w, m, "qwen3_5", TG_BF16);
+    begin(&w, m);
     q = value(&w, "layers.1.mixer.q_norm.weight", &n);
     assert_true(q[1] == 2 * odd - 1 && q[1 + n / 2] == q[1] && q[0] == 2);
     tg_free(q);
@@ -263,7 +263,7 @@ static void test_qk_norms(void **state)
     assert_below(tg_bench_export_rounded(m, "qwen3_5", TG_BF16), 1e-5, "shared powers of two");
 
     set_qk(m, odd, odd);
-    begin(&w, m, "qwen3_5", TG_BF16);
+    begin(&w, m);
     expect_note(&w, "layer 1: 16 of 16 weights");
     expect_note(&w, "the smallest is 0.27");
     tg_export_end(&w.x);
@@ -271,7 +271,7 @@ static void test_qk_norms(void **state)
 
     /* a factor that would make nothing of a weight is none */
     set_qk(m, 0x1p-126F, 0.75F);
-    begin(&w, m, "qwen3_5", TG_BF16);
+    begin(&w, m);
     q = value(&w, "layers.1.mixer.k_norm.weight", &n);
     assert_true(q[2] == -0.25F);
     tg_free(q);
@@ -300,7 +300,7 @@ static void test_qk_norms_in_part(void **state)
     set_qk(m, 3, 5);
     float *q = param(m, "layers.1.mixer.q_norm.weight", &n);
     q[1] = q[3] = q[6] = odd;
-    begin(&w, m, "qwen3_5", TG_BF16);
+    begin(&w, m);
     q = value(&w, "layers.1.mixer.q_norm.weight", &n);
     for (size_t i = 0; i < n; i++)
         assert_true(q[i] == (i == 1 || i == 3 || i == 6 ? 2 * odd - 1 : 2));
@@ -322,7 +322,7 @@ static void test_rounded_norms(void **state)
     (void)state;
     for (size_t i = 0; i < n; i++)
         norm[i] = (float)(exp(tg_rng_uniform(&rng) * 12 - 6) * (i % 3 ? 1 : -1));
-    begin(&w, m, "qwen3_5", TG_BF16);
+    begin(&w, m);
     float *d = value(&w, "layers.0.norm_in.weight", &n);
     float *q = value(&w, "layers.0.mixer.q.weight", &count);
     const float *from = param(m, "layers.0.mixer.q.weight", &count);
@@ -620,7 +620,7 @@ static void test_config(void **state)
     struct written w;
     double sum = 0;
     (void)state;
-    begin(&w, m, "qwen3_5", TG_BF16);
+    begin(&w, m);
     tg_test_must(tg_export_write(&w.x, dir, 0, NULL, &err), &err);
     tg_export_end(&w.x);
     tg_test_must(tg_json_load(&doc, file, 0, &err), &err);
