@@ -106,10 +106,10 @@ static void strain_norms(struct tg_model *m, double qk)
 
 static void test_strange_norms(void **state)
 {
-    static const enum tg_dtype types[] = {TG_F32, TG_BF16};
+    static const enum tg_dtype types[] = {TG_F32, TG_BF16, TG_F16};
     (void)state;
     for (size_t i = 0; i < 6; i++)
-        for (size_t t = 0; t < 2; t++) {
+        for (size_t t = 0; t < 3; t++) {
             struct tg_model *m = shape_of(i, dense), *e = shape_of(i, sparse);
             strain_norms(m, 0.5);
             strain_norms(e, 0.5);
