@@ -13,5 +13,10 @@ tegu linearize t again --plan plan.json --dtype f32 --data text --tokens 2k --le
 same_weights fitted again
 tegu linearize t table --plan plan.json --data text --tokens 2k --length 64 -q >table.out || complain "table"
 grep -q "error before" table.out || complain "no table: $(cat table.out)"
+# a mixer without o is measured, and takes no gains
+works tegu linearize t space --mixer mamba2 --keep 0 --dtype f32 --data text --length 64 -q >space.out
+grep -q "error before" space.out && complain "gains of mamba2: $(cat space.out)"
+works tegu linearize t guessed --mixer mamba2 --keep 0 --dtype f32 -q
+tegu compare space guessed --max-rel 0 >same 2>&1 && complain "--data changed nothing of mamba2"
 refused 2 "tegu linearize: options --tokens and --length are for --data*" tegu linearize t new --plan plan.json --tokens 2k
 refused 1 "tegu linearize: none: *" tegu linearize t new --plan plan.json --data none
