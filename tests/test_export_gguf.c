@@ -37,7 +37,7 @@ static const struct shape {
 } SHAPES[] = {
     {"qwen35", qwen3, DELTA, "every:2", {NULL}},
     {"qwen35", qwen3, DELTA, "0,3", {"tie_word_embeddings", "false", NULL}},
-    {"qwen35", qwen3, NULL, NULL, {"num_key_value_heads", "1", "vocab_size", "37", NULL}},
+    {"qwen35", qwen3, DELTA, "2", {"num_key_value_heads", "1", "vocab_size", "37", NULL}},
     {"qwen35",
      qwen3,
      DELTA,
@@ -170,6 +170,7 @@ static void test_refused(void **state)
         {"qwen35", "neither softmax without a window", window},
         {"qwen35", "4 tokens end a text, a GGUF file names at most 3", ends},
         {"qwen35", "no layer is softmax", no_softmax},
+        {"qwen35", "no layer is gated_deltanet", no_linear},
         {"qwen35", "layer 1: llama3 scaling has no place", llama3},
         {"qwen35", "layer 1: its rotary scaling is none of", longrope},
         {"qwen35", "attention_factor of its own", yarn_attention},

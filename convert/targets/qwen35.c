@@ -11,7 +11,8 @@
 
 enum { MOST_EXPERTS = 1024 }; /* of the engine */
 
-void tg_qwen35_check(const struct tg_model_spec *spec, bool sparse, struct tg_remarks *why)
+/* What a teacher may not have either */
+static void check_kept(const struct tg_model_spec *spec, bool sparse, struct tg_remarks *why)
 {
     const struct tg_layer_spec *a = tg_qwen3_5_first(spec, true);
     const char *no = a ? tg_gguf_rope_why_not(&spec->ropes[a->rope], false) : NULL;
@@ -23,6 +24,15 @@ void tg_qwen35_check(const struct tg_model_spec *spec, bool sparse, struct tg_re
     if (sparse && spec->layers[0].moe.experts > MOST_EXPERTS)
         tg_remark(why, "%zu experts, llama.cpp takes at most %d", spec->layers[0].moe.experts,
                   MOST_EXPERTS);
+}
+
+/* Without a state to keep the engine stops. */
+void tg_qwen35_check(const struct tg_model_spec *spec, bool sparse, struct tg_remarks *why)
+{
+    check_kept(spec, sparse, why);
+    if (!tg_qwen3_5_first(spec, false))
+        tg_remark(why, "no layer is gated_deltanet: llama.cpp's other architectures hold such "
+                       "models");
 }
 
 int tg_qwen35_adapt(struct tg_export *x, struct tg_err *err)
@@ -62,21 +72,19 @@ int tg_qwen35_fill(const struct tg_export *x, const struct tg_param *p, float *d
     return rc;
 }
 
-/* Of a model without linear layers: sizes that no one reads but that must be there */
 static void put_linear(const struct tg_export *x, struct tg_gguf_list *out)
 {
     const struct tg_layer_spec *l = tg_qwen3_5_first(&x->spec, false);
-    const struct tg_layer_spec *any = l ? l : tg_qwen3_5_first(&x->spec, true);
     const char *arch = x->target->name;
 
-    tg_gguf_put_size(out, arch, "ssm.conv_kernel", l ? l->recurrent.conv : 4);
-    tg_gguf_put_size(out, arch, "ssm.state_size", any->head_dim);
-    tg_gguf_put_size(out, arch, "ssm.group_count", any->kv_heads);
-    tg_gguf_put_size(out, arch, "ssm.time_step_rank", tg_value_heads(any));
-    tg_gguf_put_size(out, arch, "ssm.inner_size", tg_value_heads(any) * tg_value_dim(any));
+    tg_gguf_put_size(out, arch, "ssm.conv_kernel", l->recurrent.conv);
+    tg_gguf_put_size(out, arch, "ssm.state_size", l->head_dim);
+    tg_gguf_put_size(out, arch, "ssm.group_count", l->kv_heads);
+    tg_gguf_put_size(out, arch, "ssm.time_step_rank", tg_value_heads(l));
+    tg_gguf_put_size(out, arch, "ssm.inner_size", tg_value_heads(l) * tg_value_dim(l));
 }
 
-/* Engines of before 2026-09 know the interval alone. */
+/* Engines before September 2026 know the interval alone. */
 static void put_kinds(const struct tg_export *x, struct tg_gguf_list *out)
 {
     const size_t n = x->spec.layer_count, interval = tg_qwen3_5_interval(&x->spec);
@@ -120,7 +128,7 @@ int tg_qwen35_plan(const char *name, bool sparse, const struct tg_model_spec *te
     struct tg_remarks why = {0};
     int rc = TG_OK;
 
-    tg_qwen35_check(teacher, sparse, &why);
+    check_kept(teacher, sparse, &why);
     if (why.count)
         rc = tg_fail(err, TG_ERR_UNSUPPORTED, "%s cannot hold a hybrid of this teacher: %s", name,
                      why.lines[0]);
