@@ -412,7 +412,8 @@ static void gate_out(struct text *t, double *o)
     if (!t->row->z)
         return;
     if (tg_ref_param(t->r, "g_a.weight"))
-        z = linear(t, "g_b.weight", "g_b.bias", linear(t, "g_a.weight", NULL, t->x, rank, t->D), n, rank);
+        z = linear(t, "g_b.weight", "g_b.bias", linear(t, "g_a.weight", NULL, t->x, rank, t->D), n,
+                   rank);
     else
         z = linear(t, "z.weight", NULL, t->x, n, t->D);
     for (size_t i = 0; i < t->T * n; i++)

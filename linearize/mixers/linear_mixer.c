@@ -251,8 +251,8 @@ static void gate_out(const struct tg_ctx *ctx, const struct tg_mixer *m,
     if (p->low_z) {
         tg_linear_fwd(ctx, x, tg_mixer_param(m, "g_a.weight"), NULL, k->low_z, p->rows, rank,
                       m->width);
-        tg_linear_fwd(ctx, k->low_z, tg_mixer_param(m, "g_b.weight"),
-                      tg_mixer_param(m, "g_b.bias"), k->z, p->rows, OV, rank);
+        tg_linear_fwd(ctx, k->low_z, tg_mixer_param(m, "g_b.weight"), tg_mixer_param(m, "g_b.bias"),
+                      k->z, p->rows, OV, rank);
     } else if (p->recipe->z)
         tg_linear_fwd(ctx, x, tg_mixer_param(m, "z.weight"), NULL, k->z, p->rows, OV, m->width);
 }

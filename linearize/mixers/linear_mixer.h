@@ -10,8 +10,8 @@
  *   o       = recurrence of kernels/recur.h, gates of linear_gates.h, beta = c sigmoid(x Wb^T);
  *             recipe: sparse, that of sse.h
  *   l       = o / (the same sum over ones in place of v)     recipe: map, unless plain_values
- *           = norm(o) . f(z)                                 else; z = x Wz^T or (x Wga^T) Wgb^T + b
- *   y       = (l + alpha . w) Wo^T            alpha per head; output gate and bias as the layer has
+ *           = norm(o) . f(z)                                 else; z = x Wz^T or (x Wga^T) Wgb^T +
+ * b y       = (l + alpha . w) Wo^T            alpha per head; output gate and bias as the layer has
  *
  * A state serves H / S query heads where keys and values are shared (S < H); maps with weights have
  * some for every query head, and a state for each. The joint form of a window (one denominator) is

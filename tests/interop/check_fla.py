@@ -45,7 +45,7 @@ ARCHITECTURES = dict(gla="GLA", delta_net="DeltaNet", gated_deltanet="GatedDelta
                      linear_attn="LinearAttention")
 # fla's own models
 MODELS = {
-    "gla": dict(model_type="gla", num_heads=4, num_kv_heads=2, expand_k=0.5),
+    "gla": dict(model_type="gla", num_heads=4, num_kv_heads=2, expand_k=1.0),
     "gla_attn": dict(model_type="gla", num_heads=2, expand_k=0.5, tie_word_embeddings=True,
                      attn=[ATTN, dict(ATTN, layers=[2], window_size=9, qkv_bias=False, rope_theta=10000.0)]),
     "delta_net": dict(model_type="delta_net", num_heads=4, attn=ATTN),

@@ -26,9 +26,9 @@ MODELS = [
     dict(model_type="delta_net", num_heads=3, expand_k=0.5, expand_v=1.5, conv_size=3, allow_neg_eigval=True),
     dict(model_type="gated_deltanet", head_dim=10, num_heads=2, num_v_heads=4, expand_v=1.6, attn=ATTN),
     dict(model_type="kda", head_dim=6, num_heads=2, num_v_heads=4, expand_v=2, conv_size=2),
-    dict(model_type="hgrn2", expand_ratio=8, num_heads=3, use_lower_bound=False, attn=ATTN),
+    dict(model_type="hgrn2", expand_ratio=8, num_heads=3, use_lower_bound=False, norm_eps=1e-2, attn=ATTN),
     dict(model_type="retnet", num_heads=3, attn=ATTN),
-    dict(model_type="linear_attn", num_heads=4, num_kv_heads=2, feature_map="elu", expand_v=2, tie_word_embeddings=True),
+    dict(model_type="linear_attn", num_heads=4, num_kv_heads=2, feature_map="elu", expand_v=2, norm_eps=1e-2, tie_word_embeddings=True),
 ]
 
 
