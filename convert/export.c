@@ -79,11 +79,12 @@ static const char *difference(const char *a, const char *b, char *buf, size_t si
         layers += strstr(a, "\"mixer\":") == a + strspn(a, " ");
         if (n != m || memcmp(a, b, n)) {
             const size_t s = strspn(a, " "), t = strspn(b, " ");
+            const int u = (int)(n - s) - (n && a[n - 1] == ','),
+                      v = (int)(m - t) - (m && b[m - 1] == ',');
             if (layers)
-                snprintf(buf, size, "layer %zu: %.*s against %.*s", layers - 1, (int)(n - s), a + s,
-                         (int)(m - t), b + t);
+                snprintf(buf, size, "layer %zu: %.*s against %.*s", layers - 1, u, a + s, v, b + t);
             else
-                snprintf(buf, size, "%.*s against %.*s", (int)(n - s), a + s, (int)(m - t), b + t);
+                snprintf(buf, size, "%.*s against %.*s", u, a + s, v, b + t);
             return buf;
         }
         a += n + (a[n] == '\n');

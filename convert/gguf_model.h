@@ -24,8 +24,9 @@ void tg_gguf_amend(const struct tg_gguf_arch *arch, struct tg_model_spec *spec);
 /* Keys of the tokens at which a text begins, and ends */
 enum { TG_GGUF_EOS_KEYS = 3 };
 extern const char tg_gguf_bos_key[], *const tg_gguf_eos_keys[TG_GGUF_EOS_KEYS];
-/* llama.cpp's names of hybrids, of which each parameter has one: for writing too */
-extern const struct tg_name_rule tg_gguf_qwen35_names[], tg_gguf_granitehybrid_names[];
+/* llama.cpp's names, of which each parameter has one: for writing too */
+extern const struct tg_name_rule tg_gguf_llama_names[], tg_gguf_qwen_names[],
+    tg_gguf_qwen35_names[], tg_gguf_granitehybrid_names[];
 /* What llama3 scaling divides the frequency of pair i of `pairs` by, as rope_freqs.weight holds it:
  * with wavelength l, s = clamp((original / l - low) / (high - low), 0, 1), 1 / ((1 - s) / factor +
  * s)

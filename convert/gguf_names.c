@@ -22,7 +22,7 @@
         "blk.{i}.ffn_down.bias", "layers.{i}.mlp.down.bias", NULL                                  \
     }
 
-static const struct tg_name_rule llama_names[] = {
+const struct tg_name_rule tg_gguf_llama_names[] = {
     DECODER,
     {"blk.{i}.attn_q.weight", "layers.{i}.mixer.q.weight", tg_layout_pairs},
     {"blk.{i}.attn_q.bias", "layers.{i}.mixer.q.bias", tg_layout_pairs},
@@ -31,7 +31,7 @@ static const struct tg_name_rule llama_names[] = {
     {NULL, NULL, NULL},
 };
 
-static const struct tg_name_rule qwen_names[] = {
+const struct tg_name_rule tg_gguf_qwen_names[] = {
     DECODER,
     {"blk.{i}.attn_q.weight", "layers.{i}.mixer.q.weight", NULL},
     {"blk.{i}.attn_q.bias", "layers.{i}.mixer.q.bias", NULL},
@@ -71,6 +71,7 @@ static const struct tg_name_rule gpt2_names[] = {
 static const char *const droppable[] = {"rope_freqs.weight", "*.attn_rot_embd", NULL};
 
 const struct tg_family tg_gguf_llama = {
-    .name = "llama", .names = llama_names, .droppable = droppable};
-const struct tg_family tg_gguf_qwen = {.name = "qwen", .names = qwen_names, .droppable = droppable};
+    .name = "llama", .names = tg_gguf_llama_names, .droppable = droppable};
+const struct tg_family tg_gguf_qwen = {
+    .name = "qwen", .names = tg_gguf_qwen_names, .droppable = droppable};
 const struct tg_family tg_gguf_gpt2 = {.name = "gpt2", .names = gpt2_names, .droppable = droppable};

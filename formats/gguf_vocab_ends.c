@@ -81,35 +81,40 @@ static int numbered(const struct tg_vocab_out *o, struct tg_json config, const c
     return tg_json_has(v) && !i ? check_id(o, v, id, err) : TG_OK;
 }
 
-static int read_ends(struct tg_vocab_out *o, const struct beside *b, struct tg_err *err)
+/* bos, then eos, eot and eom; -1: none */
+enum { BOS, EOS, ENDS = EOS + TG_GGUF_MAX_ENDS };
+
+static int read_ends(struct tg_vocab_out *o, const struct beside *b, int32_t ids[ENDS],
+                     struct tg_err *err)
 {
-    int32_t *const to[TG_GGUF_MAX_ENDS] = {&o->eos, &o->eot, &o->eom};
     const struct tg_sentencepiece_spec *spec =
         tg_json_has(o->root) ? NULL : o->t->normalizers[0].spec;
     const struct tg_json list = tg_json_key(b->roots[GENERATION], "eos_token_id");
     const struct tg_json from = b->roots[tg_json_has(list) ? GENERATION : CONFIG];
-    int rc = numbered(o, b->roots[CONFIG], "bos_token_id", 0, &o->bos, err);
+    int rc = numbered(o, b->roots[CONFIG], "bos_token_id", 0, &ids[BOS], err);
     for (size_t i = 0; i < TG_GGUF_MAX_ENDS && rc == TG_OK; i++)
-        rc = numbered(o, from, "eos_token_id", i, to[i], err);
-    if (o->bos < 0)
-        o->bos = named(o, b, "bos_token");
-    if (o->eos < 0)
-        o->eos = named(o, b, "eos_token");
-    if (o->bos < 0 && spec)
-        o->bos = spec->bos;
-    if (o->eos < 0 && spec)
-        o->eos = spec->eos;
+        rc = numbered(o, from, "eos_token_id", i, &ids[EOS + i], err);
+    if (ids[BOS] < 0)
+        ids[BOS] = named(o, b, "bos_token");
+    if (ids[EOS] < 0)
+        ids[EOS] = named(o, b, "eos_token");
+    if (ids[BOS] < 0 && spec)
+        ids[BOS] = spec->bos;
+    if (ids[EOS] < 0 && spec)
+        ids[EOS] = spec->eos;
     return rc;
 }
 
-static int take_ends(struct tg_vocab_out *o, const struct tg_vocab_ends *ends, struct tg_err *err)
+static void take_ends(const struct tg_vocab_ends *ends, int32_t ids[ENDS])
 {
-    int32_t *const to[TG_GGUF_MAX_ENDS] = {&o->eos, &o->eot, &o->eom};
-    o->bos = ends->bos;
+    ids[BOS] = ends->bos;
     for (size_t i = 0; i < ends->eos_count && i < TG_GGUF_MAX_ENDS; i++)
-        *to[i] = ends->eos[i];
-    const int32_t ids[] = {o->bos, o->eos, o->eot, o->eom};
-    for (size_t i = 0; i < 4; i++)
+        ids[EOS + i] = ends->eos[i];
+}
+
+static int check_ends(const struct tg_vocab_out *o, const int32_t ids[ENDS], struct tg_err *err)
+{
+    for (size_t i = 0; i < ENDS; i++)
         if (ids[i] >= 0 && (size_t)ids[i] >= o->vocab)
             return tg_fail(err, TG_ERR_VALUE, "%s: token id %d is not in [0, %zu)", o->t->name,
                            (int)ids[i], o->vocab);
@@ -133,24 +138,35 @@ static int check_around(const struct tg_vocab_out *o, const struct tg_ids *ids, 
                    what, (int)*id);
 }
 
-static void put_id(struct tg_vocab_out *o, const char *key, int32_t id)
+static void put_id(struct tg_gguf_list *keys, const char *key, int32_t id)
 {
     if (id >= 0)
-        tg_gguf_put(o->keys, key, tg_gguf_u32((uint32_t)id));
+        tg_gguf_put(keys, key, tg_gguf_u32((uint32_t)id));
+}
+
+static void put_ends(struct tg_gguf_list *keys, const int32_t ids[ENDS])
+{
+    static const char *const names[ENDS] = {KEY("bos_token_id"), KEY("eos_token_id"),
+                                            KEY("eot_token_id"), KEY("eom_token_id")};
+    for (size_t i = 0; i < ENDS; i++)
+        put_id(keys, names[i], ids[i]);
 }
 
 int tg_vocab_out_ends(struct tg_vocab_out *o, const struct tg_vocab_ends *ends, struct tg_err *err)
 {
     struct beside b = {.docs = {NULL}};
-    int32_t pad = -1;
+    int32_t ids[ENDS] = {-1, -1, -1, -1}, pad = -1;
     int rc = load_all(o, &b, err);
-    o->bos = o->eos = o->eot = o->eom = -1;
+    if (ends)
+        take_ends(ends, ids);
+    else if (rc == TG_OK)
+        rc = read_ends(o, &b, ids, err);
     if (rc == TG_OK)
-        rc = ends ? take_ends(o, ends, err) : read_ends(o, &b, err);
+        rc = check_ends(o, ids, err);
     if (rc == TG_OK)
-        rc = check_around(o, &o->t->before, "bos", &o->bos, err);
+        rc = check_around(o, &o->t->before, "bos", &ids[BOS], err);
     if (rc == TG_OK)
-        rc = check_around(o, &o->t->after, "eos", &o->eos, err);
+        rc = check_around(o, &o->t->after, "eos", &ids[EOS], err);
     if (rc == TG_OK)
         rc = numbered(o, b.roots[CONFIG], "pad_token_id", 0, &pad, err);
     if (o->unk < 0)
@@ -160,12 +176,9 @@ int tg_vocab_out_ends(struct tg_vocab_out *o, const struct tg_vocab_ends *ends, 
     release(&b);
     if (rc != TG_OK)
         return rc;
-    put_id(o, KEY("bos_token_id"), o->bos);
-    put_id(o, KEY("eos_token_id"), o->eos);
-    put_id(o, KEY("eot_token_id"), o->eot);
-    put_id(o, KEY("eom_token_id"), o->eom);
-    put_id(o, KEY("unknown_token_id"), o->unk);
-    put_id(o, KEY("padding_token_id"), pad);
+    put_ends(o->keys, ids);
+    put_id(o->keys, KEY("unknown_token_id"), o->unk);
+    put_id(o->keys, KEY("padding_token_id"), pad);
     tg_gguf_put(o->keys, KEY("add_bos_token"), tg_gguf_bool(o->t->before.count > 0));
     tg_gguf_put(o->keys, KEY("add_eos_token"), tg_gguf_bool(o->t->after.count > 0));
     tg_gguf_put(o->keys, KEY("add_space_prefix"), tg_gguf_bool(o->space_prefix));

@@ -22,9 +22,9 @@ struct tg_vocab_out {
     const struct tg_tokenizer *t;
     struct tg_json root; /* tokenizer.json; absent: t is a SentencePiece model */
     struct tg_gguf_list *keys;
-    int32_t *types;                  /* [vocab] */
-    float *scores;                   /* [vocab]; of kind "llama" */
-    int32_t bos, eos, eot, eom, unk; /* -1: none */
+    int32_t *types; /* [vocab] */
+    float *scores;  /* [vocab]; of kind "llama" */
+    int32_t unk;    /* -1: none */
     const char *pre;
     bool llama, space_prefix;
 };

@@ -293,6 +293,7 @@ static void put_splits(struct tg_json_out *j, const struct tg_split *s)
     tg_jout_object(j, NULL);
     tg_jout_str(j, "type", "ByteLevel");
     tg_jout_bool(j, "add_prefix_space", false);
+    tg_jout_bool(j, "trim_offsets", true);
     tg_jout_bool(j, "use_regex", false);
     tg_jout_end_object(j);
     tg_jout_end_array(j);
@@ -629,6 +630,47 @@ static void test_copy(void **state)
     tg_free(to);
 }
 
+/* Files with bytes changed, put in or cut off: an error, or keys of a tokenizer */
+static void test_mutated(void **state)
+{
+    static const char *const from[] = {DATA "v_deepseek/tokenizer.json",
+                                       DATA "c_gemma/tokenizer.json", "tokenizer_config.json"};
+    struct tg_rng r = tg_rng_make(9, 9);
+    size_t good = 0;
+    (void)state;
+    copy_tokenizer("v_deepseek");
+    for (size_t i = 0; i < 450; i++) {
+        const char *name = i % 3 == 2 ? "tokenizer_config.json" : "tokenizer.json";
+        struct tg_gguf_list keys = {0};
+        char *text;
+        size_t len;
+        if (i % 3 == 2)
+            text = tg_strdup("{\"eos_token\":{\"content\":\"e\"},\"pad_token\":\"d\","
+                             "\"chat_template\":[{\"name\":\"default\",\"template\":\"x\"}]}"),
+            len = strlen(text);
+        else
+            assert_int_equal(tg_file_read(from[i % 3], 1 << 24, &text, &len, &err), TG_OK);
+        for (size_t n = 1 + tg_rng_below(&r, 3); n; n--)
+            text[tg_rng_below(&r, len)] = "\"{}[],:09ax\\-"[tg_rng_below(&r, 14)];
+        if (tg_rng_below(&r, 8) == 0)
+            text[tg_rng_below(&r, len)] = '\0';
+        put_file(name, text);
+        tg_free(text);
+        if (tg_gguf_vocab_of(scratch, 500, NULL, &keys, &err) == TG_OK) {
+            tg_tokenizer_free(through_file(&keys));
+            good++;
+        }
+        tg_gguf_list_release(&keys);
+        if (i % 3 == 2)
+            remove_file(name);
+        else
+            copy_tokenizer("v_deepseek");
+    }
+    remove_file("tokenizer.json");
+    remove_file("made.gguf");
+    assert_in_range(good, 10, 350);
+}
+
 static void test_torture(void **state)
 {
     static const char *const dirs[] = {DATA "llama3", DATA "sp_bpe_llama"};
@@ -648,13 +690,59 @@ static void test_torture(void **state)
         }
 }
 
+/* ---- for other readers ---- */
+
+static void write_sample(const char *dir, size_t vocab, const char *folder, const char *name)
+{
+    struct tg_gguf_list keys = {0};
+    struct tg_tensor_writer *w;
+    char path[400];
+    tg_gguf_put_text(&keys, "general.architecture", "llama");
+    if (tg_gguf_vocab_of(dir, vocab, NULL, &keys, &err) == TG_OK) {
+        const struct tg_write_options o = {
+            .format = &tg_format_gguf, .single = true, .kv = keys.items, .kvs = keys.count};
+        snprintf(path, sizeof path, "%s/%s.gguf", folder, name);
+        if (tg_tensor_writer_open(&w, path, NULL, 0, &o, &err) != TG_OK ||
+            tg_tensor_writer_finish(w, &err) != TG_OK)
+            printf("%s\n", err.msg);
+        tg_tensor_writer_close(w);
+    }
+    tg_gguf_list_release(&keys);
+}
+
+/* FOLDER/NAME.gguf of each folder that can be written; of each way to cut with its tokenizer.json
+ * beside it as split-NAME.json */
+static int write_samples(const char *folder)
+{
+    char path[400];
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        struct tg_tokenizer *t;
+        snprintf(path, sizeof path, DATA "%s", folders[i].folder);
+        if (folders[i].pre && tg_tokenizer_load(&t, path, 0, &err) == TG_OK) {
+            write_sample(path, tg_tokenizer_vocab(t) + 5, folder, folders[i].folder);
+            tg_tokenizer_free(t);
+        }
+    }
+    for (const struct tg_split *s = tg_splits; s->name; s++) {
+        char name[64], from[100];
+        make_split_folder(s);
+        snprintf(name, sizeof name, "split-%s", s->name);
+        write_sample(scratch, 1500, folder, name);
+        snprintf(from, sizeof from, "%s/tokenizer.json", scratch);
+        snprintf(path, sizeof path, "%s/%s.json", folder, name);
+        if (rename(from, path) != 0)
+            return 1;
+    }
+    return tg_dir_remove(scratch, NULL) != TG_OK;
+}
+
 static int remove_scratch(void **state)
 {
     (void)state;
     return tg_dir_remove(scratch, NULL);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_folders),
@@ -664,10 +752,13 @@ int main(void)
         cmocka_unit_test(test_ends),
         cmocka_unit_test(test_template),
         cmocka_unit_test(test_copy),
+        cmocka_unit_test(test_mutated),
         cmocka_unit_test_setup_teardown(test_torture, NULL, remove_scratch),
     };
     snprintf(scratch, sizeof scratch, "/tmp/tegu-vocab-write-XXXXXX");
     if (!mkdtemp(scratch))
         return 1;
+    if (argc > 1)
+        return write_samples(argv[1]);
     return tg_run_tests("gguf_vocab_write", tests, sizeof tests / sizeof *tests);
 }
