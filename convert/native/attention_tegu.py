@@ -71,7 +71,16 @@ class Step:
 
     def __init__(self, position, valid, ropes):
         self.position, self.valid, self.ropes = position, valid, ropes
-        self.tables = {}
+        self.tables, self.elsewhere = {}, {}
+
+    def on(self, device):
+        """The same on another device, where a model is spread over several"""
+        if device == self.position.device:
+            return self
+        if device not in self.elsewhere:
+            valid = None if self.valid is None else self.valid.to(device)
+            self.elsewhere[device] = Step(self.position.to(device), valid, self.ropes)
+        return self.elsewhere[device]
 
     def keep(self, x):
         """Zeros in the rows of padding; x [B,T,C] or [B,H,T,K]."""
@@ -222,7 +231,7 @@ def scan(a, u, h=None):
 def convolve(x, weight, step, state, name, bias=None):
     """Causal depthwise convolution of x [B,T,C], weight [C,taps]; state: the last taps - 1 inputs."""
     taps = weight.shape[1]
-    x = step.keep(x.float())
+    x = x.float()
     earlier = state.get(name) if state is not None else None
     if earlier is None:
         earlier = x.new_zeros(x.shape[0], taps - 1, x.shape[2])
@@ -530,7 +539,7 @@ class Joint(Attention, Maps):
         are read one by one. num [B,H,T,V], den [B,H,T,1]"""
         T, lag = q.shape[2], self.lag
         phi_q, filled = self.phi_q(q), (s.at >= 0)[:, None, :, None]
-        b = s.g.double().cumsum(2)
+        b = (s.g if s.g.device.type == "mps" else s.g.double()).cumsum(2)  # differences of long sums
         v = with_ones(expand(s.v, q.shape[1]))
         entering = max(0, s.count - lag)
         phi_k = self.phi_k(s.k if self.chunk else s.k[:, :, :entering])
