@@ -71,7 +71,16 @@ class Step:
 
     def __init__(self, position, valid, ropes):
         self.position, self.valid, self.ropes = position, valid, ropes
-        self.tables = {}
+        self.tables, self.elsewhere = {}, {}
+
+    def on(self, device):
+        """The same on another device, where a model is spread over several"""
+        if device == self.position.device:
+            return self
+        if device not in self.elsewhere:
+            valid = None if self.valid is None else self.valid.to(device)
+            self.elsewhere[device] = Step(self.position.to(device), valid, self.ropes)
+        return self.elsewhere[device]
 
     def keep(self, x):
         """Zeros in the rows of padding; x [B,T,C] or [B,H,T,K]."""
@@ -112,7 +121,8 @@ class Slots:
             items = {name: x.gather(2, order.expand(-1, x.shape[1], -1, x.shape[3])) for name, x in items.items()}
         if state is not None:
             first = 0 if limit is None else max(0, items["at"].shape[2] - limit)
-            state["slots"] = {name: x[:, :, first:] for name, x in items.items()}
+            # copies: a view would hold the whole text
+            state["slots"] = {name: x[:, :, first:].clone() if first else x for name, x in items.items()}
         self.count = items["at"].shape[2]
         self.at = items.pop("at")[:, 0, :, 0]
         self.__dict__.update(items)
@@ -148,6 +158,15 @@ def log_sigmoid(x):
 # Recurrences
 
 
+def running_sum(g):
+    """Of log decays; in double, since weights are exponentials of its differences and one strong gate makes all that follow large"""
+    return (g if g.device.type == "mps" else g.double()).cumsum(2)
+
+
+def decay(b):
+    return b.float().exp()
+
+
 def pairs(x, y, bx, by, lag):
     """[.., t, j] = sum_c x_tc y_jc e^{bx_tc - by_jc} for j <= t - lag, else 0. bx, by: None, one for each row, or for each channel."""
     n = x.shape[2]
@@ -155,9 +174,9 @@ def pairs(x, y, bx, by, lag):
     if bx is None:
         return (x @ y.mT).masked_fill(~seen, 0)
     if bx.shape[-1] == 1:
-        return (x @ y.mT) * (bx - by.mT).masked_fill(~seen, -math.inf).exp()
-    decay = (bx.unsqueeze(3) - by.unsqueeze(2)).masked_fill(~seen[:, :, None], -math.inf).exp()
-    return (x.unsqueeze(3) * y.unsqueeze(2) * decay).sum(-1)
+        return (x @ y.mT) * decay((bx - by.mT).masked_fill(~seen, -math.inf))
+    d = decay((bx.unsqueeze(3) - by.unsqueeze(2)).masked_fill(~seen[:, :, None], -math.inf))
+    return (x.unsqueeze(3) * y.unsqueeze(2) * d).sum(-1)
 
 
 def chunk_forward(q, k, v, S, g, read, write):
@@ -165,21 +184,21 @@ def chunk_forward(q, k, v, S, g, read, write):
         b = before = None
         enter, last, inner = q, 1.0, k
     else:
-        b = g.cumsum(2)
+        b = running_sum(g)
         before = b - g
-        enter, last = q * b.exp(), b[:, :, -1:].exp().mT
-        inner = k * (b[:, :, -1:] - b).exp()
+        enter, last = q * decay(b), decay(b[:, :, -1:]).mT
+        inner = k * decay(b[:, :, -1:] - b)
     o = enter @ S + pairs(q, k, b, b, 0) @ v
     end = last * S + inner.mT @ v
     if read is None:
         return o, end
     # u_t = S_{t-1}^T read_t, from u_t = what the chunk began with + what its tokens before t wrote
-    first = read @ S if g is None else (read * before.exp()) @ S
+    first = read @ S if g is None else (read * decay(before)) @ S
     eye = torch.eye(q.shape[2], device=q.device)
     u = torch.linalg.solve_triangular(
         eye - pairs(read, write, before, b, 1), first + pairs(read, k, before, b, 1) @ v, upper=False, unitriangular=True
     )
-    inner = write if g is None else write * (b[:, :, -1:] - b).exp()
+    inner = write if g is None else write * decay(b[:, :, -1:] - b)
     return o + pairs(q, write, b, b, 0) @ u, end + inner.mT @ u
 
 
@@ -215,14 +234,14 @@ def scan(a, u, h=None):
             span *= 2
         out.append(x)
         h = x[:, -1]
-    return torch.cat(out, 1), h
+    return torch.cat(out, 1), h.clone()
 
 
 @exact
 def convolve(x, weight, step, state, name, bias=None):
     """Causal depthwise convolution of x [B,T,C], weight [C,taps]; state: the last taps - 1 inputs."""
     taps = weight.shape[1]
-    x = step.keep(x.float())
+    x = x.float()
     earlier = state.get(name) if state is not None else None
     if earlier is None:
         earlier = x.new_zeros(x.shape[0], taps - 1, x.shape[2])
@@ -231,7 +250,7 @@ def convolve(x, weight, step, state, name, bias=None):
         filled = torch.cat([torch.ones_like(earlier[..., 0], dtype=torch.bool), step.valid], 1)
         full = full.gather(1, filled.int().argsort(dim=1, stable=True)[..., None].expand_as(full))
     if state is not None:
-        state[name] = full[:, x.shape[1] :]
+        state[name] = full[:, x.shape[1] :].clone()
     y = F.conv1d(full.mT, weight.float()[:, None], None if bias is None else bias.float(), groups=x.shape[2])
     return y.mT
 
@@ -530,12 +549,12 @@ class Joint(Attention, Maps):
         are read one by one. num [B,H,T,V], den [B,H,T,1]"""
         T, lag = q.shape[2], self.lag
         phi_q, filled = self.phi_q(q), (s.at >= 0)[:, None, :, None]
-        b = s.g.double().cumsum(2)
+        b = running_sum(s.g)
         v = with_ones(expand(s.v, q.shape[1]))
         entering = max(0, s.count - lag)
         phi_k = self.phi_k(s.k if self.chunk else s.k[:, :, :entering])
         phi_k = phi_k * filled[:, :, : phi_k.shape[2]]
-        inner = phi_k[:, :, :entering] * (b[:, :, lag:] - b[:, :, :entering]).exp().float()
+        inner = phi_k[:, :, :entering] * decay(b[:, :, lag:] - b[:, :, :entering])
         early = (0, 0, T - entering, 0)
         S = state.get("far") if state is not None else None
         o, S = recurrence(phi_q, F.pad(inner, early), F.pad(v[:, :, :entering], early), S, g if self.gated else None)
@@ -552,8 +571,8 @@ class Joint(Attention, Maps):
             slots = slice(max(0, s.kept + i - C + 1), s.kept + to)
             t, j = step.position[:, None, i:to, None], s.at[:, None, None, slots]
             seen = (j >= 0) & (j < t) & (t - j < C) & (j // C < t // C)
-            decay = (b[:, :, s.kept + i : s.kept + to] - b[:, :, slots].mT).float().masked_fill(~seen, -math.inf).exp()
-            out.append((phi_q[:, :, i:to] @ phi_k[:, :, slots].mT * decay) @ v[:, :, slots])
+            d = decay((b[:, :, s.kept + i : s.kept + to] - b[:, :, slots].mT).masked_fill(~seen, -math.inf))
+            out.append((phi_q[:, :, i:to] @ phi_k[:, :, slots].mT * d) @ v[:, :, slots])
         return torch.cat(out, 2)
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from .attention_tegu import MLA, SMA, Joint, Latent, Lizard, Softmax, Step, Weight, linear, rms
+from .attention_tegu import MLA, SMA, Bias, Joint, Latent, Lizard, Softmax, Step, Weight, linear, rms
 from .configuration_tegu import TeguConfig
 from .recurrent_tegu import (
     HGRN, RECIPES, RGLRU, RWKV7, Hyena, Linear, Mamba1, Mamba2, Mamba2Attention, ShortConv,
@@ -82,7 +82,8 @@ def frequencies(rope, n, length):
         mixed = (1 - smooth) * f / factor + smooth * f
         f = torch.where(wavelength > original / low, f / factor, torch.where(wavelength < original / high, f, mixed))
     elif kind == "yarn":
-        first, last = (n * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta)) for turns in (rope["beta_fast"], rope["beta_slow"]))
+        pair = lambda turns: n * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+        first, last = pair(rope["beta_fast"]), pair(rope["beta_slow"])
         if rope["truncate"]:
             first, last = math.floor(first), math.ceil(last)
         first, last = max(first, 0), min(last, n - 1)
@@ -107,9 +108,9 @@ class Ropes:
     def __call__(self, which, n, position):
         if (which, n) not in self.known:
             f, scale = frequencies(self.ropes[which], n, self.length)
-            self.known[which, n] = f.to(position.device), scale
+            self.known[which, n] = f, scale
         f, scale = self.known[which, n]
-        angle = position.clamp(min=0)[..., None].float() * f
+        angle = position.clamp(min=0)[..., None].float() * f.to(position.device)
         return angle.cos() * scale, angle.sin() * scale
 
 
@@ -211,7 +212,7 @@ class MoE(nn.Module):
 
 # Blocks
 
-# residual: norms there are; parallel: both branches read h as it came in; after: norms of the sum; normed: the residual is the branch's input
+# The norms that there are
 RESIDUALS = {
     "pre": ("norm_in", "norm_mlp"),
     "post": ("norm_mixer_out", "norm_mlp_out"),
@@ -254,7 +255,7 @@ class Layer(nn.Module):
         return h + scale * (y if norm is None else norm(y))
 
     def forward(self, h, step, state):
-        l, entered = self.l, h
+        l, entered, step = self.l, h, step.on(h.device)
         x = h if self.norm_in is None else self.norm_in(h)
         h = self.add(h, x, self.mixer(x, step, state), l.mixer_scale, l.mixer_skip, self.norm_mixer_out)
         mlp = self.mlp if self.mlp is not None else self.moe
@@ -430,31 +431,28 @@ class TeguModel(TeguPreTrainedModel):
         return out if return_dict is not False else out.to_tuple()
 
 
-class Head(nn.Module):
-    """Logits' weight unless it is that of the embeddings, and bias"""
-
-    def __init__(self, c):
-        super().__init__()
-        E = c.embed_dim or c.hidden_size
-        self.weight = None if c.tie_word_embeddings else nn.Parameter(torch.empty(c.vocab_size, E).normal_(std=0.02))
-        self.bias = nn.Parameter(torch.zeros(c.vocab_size)) if c.head_bias else None
-
-
 class TeguForCausalLM(TeguModel, GenerationMixin):
     """position_ids are not read: positions count the tokens that attention_mask leaves, wherever its zeros are."""
 
     def add_head(self, config):
         self.embed_out = linear(config.hidden_size, config.embed_dim) if config.embed_dim else None
-        self.head = Head(config)
+        self.tied = config.tie_word_embeddings
+        if not self.tied:
+            self.head = linear(config.embed_dim or config.hidden_size, config.vocab_size, config.head_bias)
+        else:
+            self.head = Bias(config.vocab_size) if config.head_bias else None
 
     def get_output_embeddings(self):
-        return None
+        return None if self.tied else self.head
+
+    def set_output_embeddings(self, value):
+        self.head = value
 
     def logits_of(self, h):
         c = self.config
         if self.embed_out is not None:
             h = self.embed_out(h)
-        logits = F.linear(h, self.embed.weight if self.head.weight is None else self.head.weight, self.head.bias).float()
+        logits = F.linear(h, self.embed.weight if self.tied else self.head.weight, getattr(self.head, "bias", None)).float()
         logits = logits * c.logit_scale if c.logit_scale else logits
         return c.logit_softcap * torch.tanh(logits / c.logit_softcap) if c.logit_softcap else logits
 

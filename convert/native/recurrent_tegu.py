@@ -1,5 +1,5 @@
-"""Linear and recurrent layers of Tegu hybrids in plain PyTorch, one class for each way of mixing, its equation on top. Letters and parts are
-those of attention_tegu.py."""
+"""Linear and recurrent layers of Tegu hybrids in plain PyTorch, one class for each way of mixing, its equation on top. Letters and parts
+are those of attention_tegu.py."""
 
 import math
 from types import SimpleNamespace
@@ -149,9 +149,11 @@ class Linear(Attention, Maps):
         if r.gate is None:
             return None
         if r.gate in ("retention", "slopes"):
-            h = torch.arange(S, device=x.device, dtype=torch.float64)
-            g = torch.log1p(-torch.exp2(-5 - h)) if r.gate == "retention" else -l.recurrent_scales[0] * torch.exp2(-8 * (h + 1) / S)
-            return step.keep(g.float()[None, :, None, None].expand(x.shape[0], S, x.shape[1], 1))
+            if r.gate == "retention":
+                g = [math.log1p(-(2.0 ** (-5 - h))) for h in range(S)]
+            else:
+                g = [-l.recurrent_scales[0] * 2.0 ** (-8 * (h + 1) / S) for h in range(S)]
+            return step.keep(torch.tensor(g, device=x.device)[None, :, None, None].expand(x.shape[0], S, x.shape[1], 1))
         if r.gate == "forget":
             return step.keep(self.log_forget(raw))
         if r.channel:

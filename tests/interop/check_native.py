@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Native hybrids in transformers, by the code that tegu writes beside them: every mixer that a plan gives and every teacher family, with
-random weights. Logits against `tegu logits`: whole, token by token and in pieces, padded left and right; greedy text; gradients.
+random weights. Logits against `tegu logits`: whole, token by token and in pieces, padded left, right and between; greedy text; gradients.
    check_native.py [OUT] [NAME...]   OUT: the build folder; NAME: cases whose names contain it. Run from the root of the repository"""
 import json
 import os
@@ -41,7 +41,8 @@ MIXERS = [
     ("gated_window one layer", "gemma3_text", ["--mixer", "gated_window", "--window", "6", "--sinks", "3", "--keep", "first"]),
     ("gated_window exp", "qwen3", ["--mixer", "gated_window", "--window", "4", "--feature-map", "hedgehog_exp", "--feature-dim", "5"]),
     ("gated_window relu", "phi", ["--mixer", "gated_window", "--window", "4", "--feature-map", "relu", "--output-gate", "true"]),
-    ("gated_window taylor", "llama__headdim", ["--mixer", "gated_window", "--window", "4", "--feature-map", "taylor", "--feature-dim", "3"]),
+    ("gated_window taylor", "llama__headdim",
+     ["--mixer", "gated_window", "--window", "4", "--feature-map", "taylor", "--feature-dim", "3"]),
     ("gated_window identity", "llama", ["--mixer", "gated_window", "--window", "4", "--feature-map", "identity"]),
     ("lolcats", "llama", ["--mixer", "lolcats", "--window", "4"]),
     ("lolcats gated", "qwen3", ["--mixer", "lolcats", "--window", "6", "--sinks", "2"]),
@@ -76,6 +77,7 @@ MIXERS = [
     ("gated_deltanet shared", "llama", ["--mixer", "gated_deltanet", "--kv", "shared", "--conv", "1"]),
     ("kda", "llama", ["--mixer", "kda"]),
     ("kda shared window", "qwen2", ["--mixer", "kda", "--low-rank", "3", "--kv", "shared", "--window", "4"]),
+    ("kda gate bias", "llama", ["--mixer", "kda"]),
     ("rwkv7", "llama", ["--mixer", "rwkv7"]),
     ("rwkv7 plain", "qwen3", ["--mixer", "rwkv7", "--rotary", "false", "--output-gate", "true"]),
     ("sse", "llama", ["--mixer", "sse"]),
@@ -120,6 +122,21 @@ def perturb(folder, seed):
     save_file(weights, path, metadata)
 
 
+def add_gate_bias(folder):
+    """kda as other software has it: a bias behind its gate's low rank, which no plan gives"""
+    path, config_path = os.path.join(folder, "model.safetensors"), os.path.join(folder, "config.json")
+    weights = load_file(path)
+    for name in [n for n in weights if n.endswith("g_b.weight")]:
+        weights[name.replace("weight", "bias")] = np.zeros(weights[name].shape[0], np.float32)
+    save_file(weights, path, {"format": "pt"})
+    with open(config_path) as f:
+        config = json.load(f)
+    for layer in config["layers"]:
+        layer["recurrent_proj_bias"] = True
+    with open(config_path, "w") as f:
+        json.dump(config, f)
+
+
 def tegu_logits(folder, ids):
     ids_path, path = os.path.join(folder, "ids.st"), os.path.join(folder, "logits.st")
     save_file({"input_ids": ids.astype(np.int32)}, ids_path)
@@ -152,17 +169,13 @@ def cached(model, ids, cuts, mask=None):
     return torch.cat(out, 1)
 
 
-def padded(model, ids, want, short, left, cuts=None):
-    """The second text without its last tokens, padded to the length of the first"""
-    T = ids.shape[1]
+def padded(model, ids, want, where, cuts=None):
+    """The second text at the places `where` of the batch, as many tokens of it as there are places; the rest is padding"""
     x, mask = ids.clone(), torch.ones_like(ids)
-    own = slice(T - short, T) if left else slice(0, short)
-    x[1], mask[1] = 7, 0
-    x[1, own], mask[1, own] = ids[1, :short], 1
+    x[1], mask[1], n = 7, where.long(), int(where.sum())
+    x[1, where] = ids[1, :n]
     got = cached(model, x, cuts, mask) if cuts else model(input_ids=x, attention_mask=mask).logits
-    if not left and not cuts:
-        return max(error(got[0], want[0]), error(got[1, own], want[1, :short]))
-    return max(error(got[0], want[0]), error(got[1, own], want[1, :short]))
+    return max(error(got[0], want[0]), error(got[1, where], want[1, :n]))
 
 
 def greedy(model, ids, folder, count=8):
@@ -205,6 +218,8 @@ def run_case(name, teacher, options, folder):
         with open(os.path.join(source, "config.json")) as f:  # a teacher with other layers than softmax: as it is
             last = json.load(f)["num_hidden_layers"] - 1
         tegu("linearize", source, folder, "--dtype", "f32", "-q", "--keep", f"0-{last}")
+    if name == "kda gate bias":
+        add_gate_bias(folder)
     perturb(folder, len(name))
     model = load(folder)
     c = model.config
@@ -220,9 +235,12 @@ def run_case(name, teacher, options, folder):
         result["whole"] = error(model(input_ids=ids).logits, want)
         result["steps"] = error(cached(model, ids, [1] * T), want)
         result["pieces"] = error(cached(model, ids, [5, 1, 2, T - 8]), want)
-        result["left"] = padded(model, ids, want, T - 9, True)
-        result["left, cache"] = padded(model, ids, want, T - 9, True, [4, 3, 8, T - 19, 1, 1, 1, 1])
-        result["right"] = padded(model, ids, want, T - 9, False, [T - 12, 12])
+        at = torch.arange(T)
+        result["left"] = padded(model, ids, want, at >= 9)
+        result["left, cache"] = padded(model, ids, want, at >= 9, [4, 3, 8, T - 19, 1, 1, 1, 1])
+        result["right"] = padded(model, ids, want, at < T - 9)
+        holes = (at * 7 % 5 > 0) & (at < T - 4) & ((at < 20) | (at > 23))
+        result["holes"] = padded(model, ids, want, holes, [18, 3, 1, 1, 1, T - 30, 1, 5])
         result["greedy"] = greedy(model, ids, folder)
     bad = gradients(model, ids)
     if bad:
@@ -257,6 +275,9 @@ def check_text(folder, mixers="0,1=gated_deltanet 2=linear 3=mamba2 4=lolcats,wi
     checks["save_pretrained, from_pretrained"] = torch.equal(load(again)(input_ids=x[:, :50]).logits, model(input_ids=x[:, :50]).logits)
     with torch.no_grad():
         checks["bf16"] = error(load(folder, dtype=torch.bfloat16)(input_ids=x[:, :256]).logits.float(), want[:, :256]) < 0.05
+    grown = load(folder)
+    grown.resize_token_embeddings(model.config.vocab_size + 8)
+    checks["more tokens"] = grown(input_ids=x[:, :9]).logits.shape[-1] == model.config.vocab_size + 8
     beams = model.generate(ids, max_new_tokens=8, num_beams=3, do_sample=False, eos_token_id=None, pad_token_id=0)
     checks["beams"] = beams.shape[1] == ids.shape[1] + 8
     model.train()
@@ -273,7 +294,7 @@ def check_text(folder, mixers="0,1=gated_deltanet 2=linear 3=mamba2 4=lolcats,wi
 
 def main():
     cases = [c for c in [*MIXERS, *families()] if not ONLY or any(o in c[0] for o in ONLY)]
-    columns = ["whole", "steps", "pieces", "left", "left, cache", "right", "greedy"]
+    columns = ["whole", "steps", "pieces", "left", "left, cache", "right", "holes", "greedy"]
     print(f"torch {torch.__version__}, transformers {transformers.__version__}")
     print(f"{'':34}" + "".join(f"{c:>12}" for c in columns))
     failed = 0
