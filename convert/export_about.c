@@ -68,7 +68,6 @@ static void put_tags(struct tg_gguf_list *out, const struct tg_model_spec *spec)
 void tg_export_about_keys(const struct tg_export_about *a, const struct tg_model_spec *spec,
                           struct tg_gguf_list *out)
 {
-    put_text(out, "general.type", "model");
     put_text(out, "general.name", a->name);
     put_text(out, "general.license", a->license);
     put_text(out, "general.license.name", a->license_name);

@@ -127,10 +127,7 @@ static void front_matter(struct tg_strbuf *out, const struct tg_card *card)
     if (name[0] && tg_record_is_made(card->record))
         tg_strbuf_puts(out, "base_model_relation: finetune\n");
     tg_strbuf_printf(out, "library_name: %s\npipeline_tag: text-generation\n",
-                     !target                          ? "transformers"
-                     : target->gguf                   ? "gguf"
-                     : strstr(target->engines, "fla") ? "fla"
-                                                      : "transformers");
+                     tg_card_library(target));
     yaml(out, "license:", tg_json_string(tg_json_key(base, "license")));
     yaml(out, "license_name:", tg_json_string(tg_json_key(base, "license_name")));
     yaml(out, "license_link:", tg_json_string(tg_json_key(base, "license_link")));
@@ -187,7 +184,7 @@ static void what_it_is(struct tg_strbuf *out, const struct tg_card *card, const 
 }
 
 /* "heads=4, kv_heads=2, head_dim=64, window=128": what of a layer can differ between layers */
-static void layer_options(struct tg_strbuf *out, const struct tg_layer_spec *l)
+static void layer_options(struct tg_strbuf *out, size_t width, const struct tg_layer_spec *l)
 {
     char value[32];
 
@@ -196,7 +193,7 @@ static void layer_options(struct tg_strbuf *out, const struct tg_layer_spec *l)
     for (int k = 0; k < TG_PLAN_KEYS; k++) {
         const enum tg_plan_key key = (enum tg_plan_key)k;
         const struct tg_plan_option *row = &tg_plan_rows[k];
-        const double v = row->has(l->mixer) ? tg_plan_value_in(key, l) : NAN;
+        const double v = row->has(l->mixer) ? tg_plan_value_in(key, width, l) : NAN;
         /* 0 of a number, and false, mean that there is none */
         if (isnan(v) || (v == 0 && (!row->choice || row->choice == tg_plan_names_switch)))
             continue;
@@ -230,7 +227,7 @@ static void layer_table(struct tg_strbuf *out, const struct tg_model_spec *spec)
     for (size_t l = 0; l < spec->layer_count; l++) {
         struct tg_strbuf *now = &text[l % 2], *before = &text[(l + 1) % 2];
         tg_strbuf_clear(now);
-        layer_options(now, &spec->layers[l]);
+        layer_options(now, spec->width, &spec->layers[l]);
         if (l && (spec->layers[l].mixer != spec->layers[l - 1].mixer ||
                   strcmp(now->text, before->text) != 0)) {
             flush_layers(out, first, l - 1, &spec->layers[l - 1], before->text);

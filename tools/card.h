@@ -22,6 +22,8 @@ int tg_card_write(const char *dir, const struct tg_card *card, struct tg_err *er
 void tg_card_title(const char *path, char *title, size_t size);
 /* Text of others as Markdown that says just that, on one line, cut at a few hundred bytes */
 void tg_card_text(struct tg_strbuf *out, const char *text);
+/* The Hub's name of what loads the model first; target NULL: native */
+const char *tg_card_library(const struct tg_target *target);
 /* Tags of the engines that a target names, a line of YAML each; how each loads the model */
 void tg_card_engine_tags(struct tg_strbuf *out, const struct tg_target *target);
 void tg_card_engines(struct tg_strbuf *out, const struct tg_card *card, const char *title);

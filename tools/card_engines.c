@@ -19,9 +19,9 @@ static const struct engine engines[] = {
      "print(tokenizer.decode(model.generate(**ids, max_new_tokens=64)[0]))\n"
      "```\n\n"
      "`dtype=\"auto\"` keeps the type of the file (`torch_dtype` before transformers 4.56).\n"},
-    {"fla", "fla",
+    {"flash-linear-attention", "fla",
      "```python\n"
-     "import fla  # flash-linear-attention: registers the model type\n"
+     "import fla  # registers the model type\n"
      "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
      "tokenizer = AutoTokenizer.from_pretrained(\"@\")\n"
      "model = AutoModelForCausalLM.from_pretrained(\"@\", dtype=\"auto\").cuda()\n"
@@ -50,11 +50,10 @@ static const char native[] =
     "### transformers\n\n"
     "```python\n"
     "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-    "tokenizer = AutoTokenizer.from_pretrained(\"@\")\n"
-    "model = AutoModelForCausalLM.from_pretrained(\"@\", trust_remote_code=True, dtype=\"auto\")\n"
+    "tokenizer = AutoTokenizer.from_pretrained(\"@\", trust_remote_code=True)\n"
+    "model = AutoModelForCausalLM.from_pretrained(\"@\", trust_remote_code=True)\n"
     "```\n\n"
-    "`trust_remote_code=True` runs the model's code in this directory, where that code is part of "
-    "it.\n\n"
+    "`trust_remote_code=True` runs the model's code, the `*_tegu.py` files of this directory.\n\n"
     "### Tegu\n\n"
     "```sh\n"
     "tegu generate @ --prompt \"Once upon a time\"\n"
@@ -89,6 +88,13 @@ static void fill(struct tg_strbuf *out, const char *text, const char *path, cons
             tg_strbuf_add(out, text, 1);
 }
 
+const char *tg_card_library(const struct tg_target *target)
+{
+    if (!target || names(target, "transformers"))
+        return "transformers";
+    return target->gguf ? "gguf" : "fla";
+}
+
 void tg_card_engine_tags(struct tg_strbuf *out, const struct tg_target *target)
 {
     for (size_t i = 0; target && i < ENGINES; i++)
@@ -99,7 +105,6 @@ void tg_card_engine_tags(struct tg_strbuf *out, const struct tg_target *target)
 void tg_card_engines(struct tg_strbuf *out, const struct tg_card *card, const char *title)
 {
     const struct tg_target *target = card->result ? card->result->target : NULL;
-    const bool fla = target && names(target, "fla");
 
     tg_strbuf_puts(out, "## Use\n\n");
     if (!target) {
@@ -107,8 +112,7 @@ void tg_card_engines(struct tg_strbuf *out, const struct tg_card *card, const ch
         return;
     }
     for (size_t i = 0; i < ENGINES; i++) {
-        /* fla is a package beside transformers, which alone does not know its models */
-        if (!names(target, engines[i].name) || (fla && i == 0))
+        if (!names(target, engines[i].name))
             continue;
         tg_strbuf_printf(out, "### %s\n\n", engines[i].name);
         fill(out, engines[i].text, title, card->file);
