@@ -442,7 +442,6 @@ int tg_card_write(const char *dir, const struct tg_card *card, struct tg_err *er
     front_matter(&out, card);
     what_it_is(&out, card, title);
     tg_card_engines(&out, card, title);
-    tg_strbuf_puts(&out, "\n");
     layer_table(&out, card->spec);
     training(&out, card);
     rc = results(&out, card, err);

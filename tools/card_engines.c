@@ -59,7 +59,7 @@ static const char native[] =
     "tegu generate @ --prompt \"Once upon a time\"\n"
     "tegu convert @ OUT --arch auto    # as a model that other engines load, if one fits\n"
     "tegu convert @ OUT --arch auto --dry-run\n"
-    "```\n";
+    "```\n\n";
 
 static bool letter(char c)
 {
