@@ -52,18 +52,27 @@ void tg_card_text(struct tg_strbuf *out, const char *text)
         tg_strbuf_puts(out, "...");
 }
 
-/* A line of code: indented, so that no mark in it ends it */
-static void code_line(struct tg_strbuf *out, const char *text)
+/* A block of one line of code, in a fence that is longer than any in it */
+static void code_block(struct tg_strbuf *out, const char *text)
 {
     enum { MAX_COMMAND = 1 << 13 };
-    size_t n = 0;
+    size_t fence = 3, run = 0;
 
-    tg_strbuf_puts(out, "    ");
-    for (; *text && n < MAX_COMMAND; text++, n++) {
+    for (const char *at = text; *at; at++) {
+        run = *at == '`' ? run + 1 : 0;
+        fence = run >= fence ? run + 1 : fence;
+    }
+    for (size_t i = 0; i < fence; i++)
+        tg_strbuf_puts(out, "`");
+    tg_strbuf_puts(out, "\n");
+    for (size_t n = 0; *text && n < MAX_COMMAND; text++, n++) {
         const char c = (unsigned char)*text < ' ' || *text == 127 ? ' ' : *text;
         tg_strbuf_add(out, &c, 1);
     }
     tg_strbuf_puts(out, "\n");
+    for (size_t i = 0; i < fence; i++)
+        tg_strbuf_puts(out, "`");
+    tg_strbuf_puts(out, "\n\n");
 }
 
 /* A scalar of YAML in double quotes: "no" is a language, not a truth value */
@@ -194,8 +203,10 @@ static void layer_options(struct tg_strbuf *out, size_t width, const struct tg_l
         const enum tg_plan_key key = (enum tg_plan_key)k;
         const struct tg_plan_option *row = &tg_plan_rows[k];
         const double v = row->has(l->mixer) ? tg_plan_value_in(key, width, l) : NAN;
-        /* 0 of a number, and false, mean that there is none */
-        if (isnan(v) || (v == 0 && (!row->choice || row->choice == tg_plan_names_switch)))
+        /* 0 of a number, and false, mean that there is none; nor of what is not there */
+        if (isnan(v) || (key == TG_PLAN_WINDOW_FORM && !l->window) ||
+            (key == TG_PLAN_ROTARY && !l->rotary_dim) ||
+            (v == 0 && (!row->choice || row->choice == tg_plan_names_switch)))
             continue;
         tg_strbuf_printf(out, ", %s=%s", row->name,
                          tg_plan_value_text(key, v, value, sizeof value));
@@ -301,8 +312,8 @@ static void step(struct tg_strbuf *out, struct tg_json s)
     const struct tg_json stages = tg_json_key(settings, "stages");
     char total[40];
 
-    code_line(out, tg_json_string(tg_json_key(s, "command")));
-    tg_strbuf_puts(out, "\n- Tegu ");
+    code_block(out, tg_json_string(tg_json_key(s, "command")));
+    tg_strbuf_puts(out, "- Tegu ");
     tg_card_text(out, tg_json_string(tg_json_key(s, "version")));
     tg_strbuf_puts(out, ", seed ");
     tg_card_text(out, tg_json_string(tg_json_key(s, "seed")));
@@ -408,10 +419,8 @@ static void export_notes(struct tg_strbuf *out, const struct tg_card *card)
     if (!target_of(card))
         return;
     tg_strbuf_puts(out, "## The export\n\n");
-    if (card->command) {
-        code_line(out, card->command);
-        tg_strbuf_puts(out, "\n");
-    }
+    if (card->command)
+        code_block(out, card->command);
     tg_strbuf_printf(out,
                      "Proved when it was written: every parameter comes back from the files as it "
                      "should be, bit for bit. RMS of the difference of logits over their RMS, on "

@@ -319,6 +319,10 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
         return tg_usage(err, "option --arch writes a whole model: no --only, no --exclude");
     if (set->arch && o.to && o.to != &tg_format_gguf && o.to != &tg_format_safetensors)
         return tg_usage(err, "option --arch writes safetensors or GGUF, not %s", o.to->name);
+    if (set->arch && ending && ending != &tg_format_gguf)
+        return tg_usage(err,
+                        "option --arch writes a directory or a GGUF file, not a single %s file",
+                        ending->name);
     if (!set->arch && set->allow_irregular)
         return tg_usage(err, "option --allow-irregular is for --arch");
     int status = tg_output_apart(t->args[1], t->args[0], err);
