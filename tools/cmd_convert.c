@@ -8,6 +8,7 @@
 #include "convert/model_files.h"
 #include "convert/repack.h"
 #include "formats/format.h"
+#include "formats/gguf_types.h"
 #include "tools/card.h"
 #include "tools/output.h"
 #include "tools/table.h"
@@ -42,9 +43,24 @@ static const struct {
 };
 enum { DTYPES = sizeof dtypes / sizeof *dtypes };
 
+static bool is_dtype(const char *name)
+{
+    for (size_t i = 0; i < DTYPES; i++)
+        if (!strcmp(dtypes[i].name, name))
+            return true;
+    return false;
+}
+
+/* Types, then mixtures of them */
 static const char *choice_dtype(size_t i)
 {
-    return i < DTYPES ? dtypes[i].name : NULL;
+    size_t at = DTYPES;
+    if (i < DTYPES)
+        return dtypes[i].name;
+    for (const struct tg_gguf_mix *m = tg_gguf_mixes; m->name; m++)
+        if (!is_dtype(m->name) && at++ == i)
+            return m->name;
+    return NULL;
 }
 
 #define AT(field) offsetof(struct settings, field)
@@ -52,7 +68,8 @@ static const struct tg_option options[] = {
     {0, "to", TG_OPT_CHOICE, AT(to), NULL, "FORMAT",
      "format of the output; default: by OUT's ending, else as the input", 0, 0, choice_format,
      false},
-    {0, "dtype", TG_OPT_CHOICE, AT(dtype), "keep", "T", "what floating tensors become", 0, 0,
+    {0, "dtype", TG_OPT_CHOICE, AT(dtype), "keep", "T",
+     "what floating tensors become; NAME_m: a mixture, for a GGUF file of --arch", 0, 0,
      choice_dtype, false},
     {0, "max-shard-size", TG_OPT_BYTES, AT(max_shard), "5G", "SIZE",
      "largest file; 0: one file. GGUF is cut only if this is given", 0, 0, NULL, false},
@@ -323,6 +340,8 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
         return tg_usage(err,
                         "option --arch writes a directory or a GGUF file, not a single %s file",
                         ending->name);
+    if (!set->arch && !is_dtype(set->dtype))
+        return tg_usage(err, "option --dtype %s is a mixture of types, for --arch", set->dtype);
     if (!set->arch && set->allow_irregular)
         return tg_usage(err, "option --allow-irregular is for --arch");
     int status = tg_output_apart(t->args[1], t->args[0], err);
@@ -362,7 +381,10 @@ const struct tg_command tg_cmd_convert = {
         "the weights\n"
         "of a directory (config, tokenizer, template) is copied. Tensors are streamed: memory does "
         "not grow\n"
-        "with the model. OUT appears when it is whole.",
+        "with the model. OUT appears when it is whole.\n"
+        "With --arch the model itself is written as one of another architecture, read back and "
+        "compared with\n"
+        "IN; what does not fit exactly is refused with its layer and reason.",
     .settings_size = sizeof(struct settings),
     .groups = {{options, 0}},
     .run = run,
