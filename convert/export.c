@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "convert/export_about.h"
 #include "convert/export_stored.h"
 #include "convert/gguf_model.h"
 #include "convert/native.h"
@@ -267,6 +268,8 @@ static int write_gguf(const struct tg_export *x, const struct tg_stored_plan *pl
 
     x->target->keys(x, &keys);
     tg_gguf_mix_keys(x->mix, &keys);
+    if (x->about)
+        tg_export_about_keys(x->about, &x->spec, &keys);
     if (x->tokenizer_dir)
         rc = tg_gguf_vocab_of(x->tokenizer_dir, x->spec.vocab, &ends, &keys, err);
     else

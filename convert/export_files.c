@@ -8,8 +8,19 @@
 #include "convert/model_files.h"
 
 static const char *const copied[] = {
-    "tokenizer.json",  "special_tokens_map.json", "added_tokens.json",  "vocab.json", "merges.txt",
-    "tokenizer.model", "chat_template.jinja",     "chat_template.json", "LICENSE",    "LICENSE.txt",
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "LICENSE",
+    "LICENSE.txt",
+    "LICENSE.md",
+    "NOTICE",
+    "USE_POLICY.md",
 };
 enum { MAX_CONFIG = 1 << 26 };
 

@@ -28,6 +28,11 @@ static const char *const copied[] = {
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
+    "LICENSE",
+    "LICENSE.txt",
+    "LICENSE.md",
+    "NOTICE",
+    "USE_POLICY.md",
 };
 
 /* What would be infinite or NaN in the file. */

@@ -36,16 +36,18 @@ struct tg_export_source {
 };
 
 struct tg_target;
+struct tg_export_about; /* convert/export_about.h */
 /* One export under way. */
 struct tg_export {
     const struct tg_target *target;
     const struct tg_export_source *in;
-    enum tg_dtype dtype;           /* of matrices */
-    const struct tg_gguf_mix *mix; /* of a GGUF file: the types of its tensors; else NULL */
-    struct tg_model_spec spec;     /* of what is written; owned */
-    struct tg_param_list params;   /* of that spec; owned */
-    struct tg_remarks notes;       /* what the user should know of the result; owned */
-    const char *tokenizer_dir;     /* whose tokenizer goes along; NULL: none */
+    enum tg_dtype dtype;                 /* of matrices */
+    const struct tg_gguf_mix *mix;       /* of a GGUF file: the types of its tensors; else NULL */
+    struct tg_model_spec spec;           /* of what is written; owned */
+    struct tg_param_list params;         /* of that spec; owned */
+    struct tg_remarks notes;             /* what the user should know of the result; owned */
+    const char *tokenizer_dir;           /* whose tokenizer goes along; NULL: none */
+    const struct tg_export_about *about; /* general keys of a GGUF file; NULL: none */
 };
 /* A parameter of the source by its canonical name into dst[count]: it must be there and have
  * `count` elements. */

@@ -8,9 +8,12 @@
 #include "convert/model_files.h"
 #include "convert/repack.h"
 #include "formats/format.h"
-#include "tools/export.h"
+#include "formats/gguf_types.h"
+#include "tools/card.h"
 #include "tools/output.h"
 #include "tools/table.h"
+
+#define GGUF_FILE "model.gguf" /* in a directory */
 
 struct settings {
     const char *to, *dtype, *arch;
@@ -40,9 +43,24 @@ static const struct {
 };
 enum { DTYPES = sizeof dtypes / sizeof *dtypes };
 
+static bool is_dtype(const char *name)
+{
+    for (size_t i = 0; i < DTYPES; i++)
+        if (!strcmp(dtypes[i].name, name))
+            return true;
+    return false;
+}
+
+/* Types, then mixtures of them */
 static const char *choice_dtype(size_t i)
 {
-    return i < DTYPES ? dtypes[i].name : NULL;
+    size_t at = DTYPES;
+    if (i < DTYPES)
+        return dtypes[i].name;
+    for (const struct tg_gguf_mix *m = tg_gguf_mixes; m->name; m++)
+        if (!is_dtype(m->name) && at++ == i)
+            return m->name;
+    return NULL;
 }
 
 #define AT(field) offsetof(struct settings, field)
@@ -50,7 +68,8 @@ static const struct tg_option options[] = {
     {0, "to", TG_OPT_CHOICE, AT(to), NULL, "FORMAT",
      "format of the output; default: by OUT's ending, else as the input", 0, 0, choice_format,
      false},
-    {0, "dtype", TG_OPT_CHOICE, AT(dtype), "keep", "T", "what floating tensors become", 0, 0,
+    {0, "dtype", TG_OPT_CHOICE, AT(dtype), "keep", "T",
+     "what floating tensors become; NAME_m: a mixture, for a GGUF file of --arch", 0, 0,
      choice_dtype, false},
     {0, "max-shard-size", TG_OPT_BYTES, AT(max_shard), "5G", "SIZE",
      "largest file; 0: one file. GGUF is cut only if this is given", 0, 0, NULL, false},
@@ -164,23 +183,43 @@ static const char *own_dtype(const struct tg_checkpoint *c)
                                                  : "f32";
 }
 
-/* As another architecture: a directory appears by rename; so does a file. */
+/* What stands beside a model in a directory: its record and its card */
+static int describe(const struct tg_tool *t, const struct tg_export_job *job, const char *dir,
+                    const struct tg_export_result *result, struct tg_err *err)
+{
+    const struct tg_card card = {
+        .path = t->args[1],
+        .file = job->gguf ? GGUF_FILE : NULL,
+        .dtype = job->dtype,
+        .record = job->record,
+        .spec = &result->spec,
+        .result = result,
+        .command = t->command_line,
+    };
+    int status = tg_record_save(job->record, dir, err);
+    return status == TG_OK ? tg_card_write(dir, &card, err) : status;
+}
+
+/* As another architecture: a directory appears by rename; so does a single file, which is the only
+ * one of what was written. */
 static int write_export(struct tg_tool *t, const struct tg_export_job *job,
-                        const struct tg_target *target, const struct tg_remarks *why,
+                        const struct tg_target *target, bool single, const struct tg_remarks *why,
                         struct tg_err *err)
 {
     struct tg_export_result result = {0};
     const char *path = t->args[1];
     char *tmp = NULL;
     int status = tg_dir_begin(path, t->set.force, &tmp, err);
-    char *file = status == TG_OK && job->gguf ? tg_path_join(tmp, tg_path_base(path)) : NULL;
+    char *file = status == TG_OK && job->gguf ? tg_path_join(tmp, GGUF_FILE) : NULL;
     if (status == TG_OK && job->gguf && !file)
         status = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
     if (status == TG_OK)
         status = tg_export_make(t, job, target, file ? file : tmp, &result, err);
+    if (status == TG_OK && !single)
+        status = describe(t, job, tmp, &result, err);
     if (status == TG_OK)
-        status = file ? tg_file_move(file, path, err) : tg_dir_commit(tmp, path, err);
-    if (tmp && (status || file))
+        status = single ? tg_file_move(file, path, err) : tg_dir_commit(tmp, path, err);
+    if (tmp && (status || single))
         tg_dir_remove(tmp, NULL);
     if (status == TG_OK)
         tg_export_tell(t, &result, why);
@@ -191,8 +230,10 @@ static int write_export(struct tg_tool *t, const struct tg_export_job *job,
 }
 
 static int write_native(struct tg_tool *t, const struct tg_export_job *job,
-                        const struct tg_checkpoint *c, struct tg_err *err)
+                        const struct tg_checkpoint *c, const struct tg_remarks *why,
+                        struct tg_err *err)
 {
+    const struct tg_export_result no_target = {0};
     struct tg_model *m = NULL;
     char hash[65];
     int status = tg_checkpoint_hash(c, hash, err);
@@ -205,22 +246,49 @@ static int write_native(struct tg_tool *t, const struct tg_export_job *job,
                                              .max_shard = job->max_shard,
                                              .tokenizer_dir = t->args[0],
                                              .teacher_hash = hash,
-                                             .teacher_name = tg_path_base(t->args[0])};
+                                             .teacher_name = tg_path_base(t->args[0]),
+                                             .made_from = t->args[0],
+                                             .converted = true};
     status = tg_checkpoint_write(t, &native, t->args[1], err);
+    if (status == TG_OK)
+        tg_export_tell(t, &no_target, why);
     tg_model_free(m);
     return status;
 }
 
-/* --arch: by what the model is, where without it tensors are moved as they are */
-static int run_export(struct tg_tool *t, const struct settings *set, bool gguf, struct tg_err *err)
+static int choose_and_write(struct tg_tool *t, struct tg_export_job *job,
+                            const struct tg_checkpoint *c, bool single, struct tg_err *err)
 {
     const struct tg_target *target = NULL;
-    struct tg_checkpoint *c = NULL;
+    struct tg_record record = {0};
     struct tg_remarks why = {0};
+    char name[128];
+    int status = tg_export_choose(job->arch, job->gguf, job->allow_irregular, job->source.spec,
+                                  &target, &why, err);
+    if (status == TG_OK)
+        status = tg_record_open(&record, t->args[0], err);
+    tg_card_title(t->args[1], name, sizeof name);
+    if (single && strlen(name) > strlen(".gguf"))
+        name[strlen(name) - strlen(".gguf")] = '\0';
+    job->name = name;
+    job->record = &record;
+    if (status == TG_OK)
+        status = target ? write_export(t, job, target, single, &why, err)
+                        : write_native(t, job, c, &why, err);
+    tg_record_close(&record);
+    tg_remarks_release(&why);
+    return status;
+}
+
+/* --arch: by what the model is, where without it tensors are moved as they are */
+static int run_export(struct tg_tool *t, const struct settings *set, bool gguf, bool single,
+                      struct tg_err *err)
+{
+    struct tg_checkpoint *c = NULL;
     int status = tg_checkpoint_open(&c, t->args[0], err);
     if (status)
         return status;
-    const struct tg_export_job job = {
+    struct tg_export_job job = {
         .source = tg_export_from_checkpoint(c),
         .dir = t->args[0],
         .arch = set->arch,
@@ -229,12 +297,8 @@ static int run_export(struct tg_tool *t, const struct settings *set, bool gguf, 
         .allow_irregular = set->allow_irregular,
         .max_shard = set->max_shard,
     };
-    if (set->dry_run)
-        status = tg_export_verdicts(t, job.source.spec, err);
-    else if (!(status = tg_export_choose(set->arch, gguf, set->allow_irregular, job.source.spec,
-                                         &target, &why, err)))
-        status = target ? write_export(t, &job, target, &why, err) : write_native(t, &job, c, err);
-    tg_remarks_release(&why);
+    status = set->dry_run ? tg_export_verdicts(t, job.source.spec, err)
+                          : choose_and_write(t, &job, c, single, err);
     tg_checkpoint_close(c);
     return status;
 }
@@ -272,13 +336,19 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
         return tg_usage(err, "option --arch writes a whole model: no --only, no --exclude");
     if (set->arch && o.to && o.to != &tg_format_gguf && o.to != &tg_format_safetensors)
         return tg_usage(err, "option --arch writes safetensors or GGUF, not %s", o.to->name);
+    if (set->arch && ending && ending != &tg_format_gguf)
+        return tg_usage(err,
+                        "option --arch writes a directory or a GGUF file, not a single %s file",
+                        ending->name);
+    if (!set->arch && !is_dtype(set->dtype))
+        return tg_usage(err, "option --dtype %s is a mixture of types, for --arch", set->dtype);
     if (!set->arch && set->allow_irregular)
         return tg_usage(err, "option --allow-irregular is for --arch");
     int status = tg_output_apart(t->args[1], t->args[0], err);
     if (status == TG_OK && !set->dry_run)
         status = tg_output_check(t, t->args[1], err);
     if (status == TG_OK && set->arch)
-        return run_export(t, set, wants_gguf(set, ending), err);
+        return run_export(t, set, wants_gguf(set, ending), ending != NULL, err);
     if (status == TG_OK)
         status = tg_tensors_open(&in, t->args[0], err);
     if (status)
@@ -311,7 +381,10 @@ const struct tg_command tg_cmd_convert = {
         "the weights\n"
         "of a directory (config, tokenizer, template) is copied. Tensors are streamed: memory does "
         "not grow\n"
-        "with the model. OUT appears when it is whole.",
+        "with the model. OUT appears when it is whole.\n"
+        "With --arch the model itself is written as one of another architecture, read back and "
+        "compared with\n"
+        "IN; what does not fit exactly is refused with its layer and reason.",
     .settings_size = sizeof(struct settings),
     .groups = {{options, 0}},
     .run = run,

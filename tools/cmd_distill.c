@@ -123,6 +123,9 @@ static int write_out(struct job *j, struct tg_err *err)
         .tokenizer_dir = student,
         .teacher_hash = taught ? j->teacher.hash : j->student.hash,
         .teacher_name = tg_path_base(taught ? j->set->teacher : student),
+        .made_from = student,
+        .same_teacher = !taught,
+        .settings = j->dir.settings,
     };
     int status = tg_checkpoint_write(j->t, &job, out, err);
     if (status == TG_OK && j->t->set.json) {

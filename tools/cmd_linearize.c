@@ -173,6 +173,34 @@ static int make_plan(const struct settings *set, const struct tg_model_spec *tea
     return status;
 }
 
+/* The hybrid, with its options as settings of the record */
+static int write_out(struct tg_tool *t, const struct settings *set,
+                     const struct tg_subject *teacher, const struct tg_model *student,
+                     struct tg_err *err)
+{
+    struct tg_strbuf text;
+    struct tg_json_out out;
+    tg_strbuf_init(&text, 1 << 20);
+    tg_jout_init(&out, &text, 0);
+    tg_jout_object(&out, NULL);
+    tg_parse_write_json(t->parse, &out, "options");
+    tg_jout_end_object(&out);
+    const struct tg_checkpoint_job job = {
+        .model = student,
+        .dtype = set->dtype,
+        .max_shard = set->max_shard,
+        .tokenizer_dir = t->args[0],
+        .teacher_hash = teacher->hash,
+        .teacher_name = tg_path_base(t->args[0]),
+        .made_from = t->args[0],
+        .settings = text.text,
+    };
+    int status = text.failed ? tg_fail(err, TG_ERR_NOMEM, "no memory for the settings")
+                             : tg_checkpoint_write(t, &job, t->args[1], err);
+    tg_strbuf_release(&text);
+    return status;
+}
+
 static int run(struct tg_tool *t, void *settings, struct tg_err *err)
 {
     const struct settings *set = settings;
@@ -200,17 +228,8 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
         status = tg_surgery_apply(teacher.model, &plan, &fits.look, &student, err);
     if (status == TG_OK && set->files.count)
         status = fit(t, set, &plan, &teacher, student, &fits, err);
-    if (status == TG_OK) {
-        struct tg_checkpoint_job job = {
-            .model = student,
-            .dtype = set->dtype,
-            .max_shard = set->max_shard,
-            .tokenizer_dir = teacher_path,
-            .teacher_hash = teacher.hash,
-            .teacher_name = tg_path_base(teacher_path),
-        };
-        status = tg_checkpoint_write(t, &job, out_path, err);
-    }
+    if (status == TG_OK)
+        status = write_out(t, set, &teacher, student, err);
     if (status == TG_OK)
         status = show(t, out_path, teacher.model, student, &fits, err);
     fits_release(&fits);

@@ -5,7 +5,9 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "convert/export_about.h"
 #include "convert/export_files.h"
+#include "tools/front_matter.h"
 
 const char *tg_choice_export_arch(size_t i)
 {
@@ -51,20 +53,48 @@ int tg_export_choose(const char *arch, bool gguf, bool allow_irregular,
     return rc;
 }
 
+/* Borrows from the record; the list of languages is the caller's array. */
+static struct tg_export_about about(const struct tg_export_job *job,
+                                    const char *languages[TG_MAX_LANGUAGES])
+{
+    const struct tg_json base =
+        job->record ? tg_json_key(tg_record_root(job->record), "base_model") : (struct tg_json){0};
+    const struct tg_json list = tg_json_key(base, "languages");
+    struct tg_export_about a = {
+        .name = job->name,
+        .base_model = tg_json_string(tg_json_key(base, "name")),
+        .license = tg_json_string(tg_json_key(base, "license")),
+        .license_name = tg_json_string(tg_json_key(base, "license_name")),
+        .license_link = tg_json_string(tg_json_key(base, "license_link")),
+        .languages = languages,
+    };
+
+    for (struct tg_json c = tg_json_first(list); c.node; c = tg_json_next(c))
+        if (a.language_count < TG_MAX_LANGUAGES && tg_json_string(c)[0])
+            languages[a.language_count++] = tg_json_string(c);
+    return a;
+}
+
 int tg_export_make(struct tg_tool *t, const struct tg_export_job *job,
                    const struct tg_target *target, const char *path,
                    struct tg_export_result *result, struct tg_err *err)
 {
+    const char *languages[TG_MAX_LANGUAGES];
+    const struct tg_export_about of = about(job, languages);
     struct tg_export x = {0};
     int rc;
 
     *result = (struct tg_export_result){.target = target};
-    if (!(rc = tg_target_fits(target, job->source.spec, job->allow_irregular, &result->notes,
-                              err)) &&
-        !(rc = tg_export_begin(&x, target, &job->source, job->dtype, job->dir, err)) &&
-        !(rc = tg_export_write(&x, path, (uint64_t)job->max_shard, &t->progress, err)) &&
+    if ((rc =
+             tg_target_fits(target, job->source.spec, job->allow_irregular, &result->notes, err)) ||
+        (rc = tg_export_begin(&x, target, &job->source, job->dtype, job->dir, err)))
+        return rc;
+    x.about = &of;
+    if (!(rc = tg_export_write(&x, path, (uint64_t)job->max_shard, &t->progress, err)) &&
         (target->gguf || !(rc = tg_export_files(&x, job->dir, path, err))))
         rc = tg_proof_run(&x, path, &t->ctx, &result->proof, err);
+    if (rc == TG_OK)
+        rc = tg_spec_copy(&result->spec, &x.spec, err);
     for (size_t i = 0; i < x.notes.count; i++)
         tg_remark(&result->notes, "%s", x.notes.lines[i]);
     tg_export_end(&x);
@@ -73,14 +103,31 @@ int tg_export_make(struct tg_tool *t, const struct tg_export_job *job,
 
 void tg_export_result_release(struct tg_export_result *r)
 {
+    tg_spec_release(&r->spec);
     tg_remarks_release(&r->notes);
+}
+
+/* Each target's first reason, and how many more it has; a line begins with its target's name. */
+static void tell_why(struct tg_tool *t, const struct tg_remarks *why)
+{
+    size_t next;
+
+    for (size_t i = 0; i < why->count; i = next) {
+        const size_t name = strcspn(why->lines[i], ":");
+        for (next = i + 1; next < why->count; next++)
+            if (strncmp(why->lines[i], why->lines[next], name + 1) != 0)
+                break;
+        if (next == i + 1)
+            tg_note(t, "not %s", why->lines[i]);
+        else
+            tg_note(t, "not %s (and %zu more)", why->lines[i], next - i - 1);
+    }
 }
 
 void tg_export_tell(struct tg_tool *t, const struct tg_export_result *r,
                     const struct tg_remarks *why)
 {
-    for (size_t i = 0; why && i < why->count; i++)
-        tg_note(t, "not %s", why->lines[i]);
+    tell_why(t, why);
     if (!r->target) {
         tg_note(t, "written as tegu: loads in transformers with the code that is shipped in it");
         return;

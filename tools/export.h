@@ -5,6 +5,7 @@
 
 #include "tools/command.h"
 #include "tools/proof.h"
+#include "tools/record.h"
 
 struct tg_export_job {
     struct tg_export_source source;
@@ -14,9 +15,12 @@ struct tg_export_job {
     bool gguf;         /* the output is a GGUF file */
     bool allow_irregular;
     int64_t max_shard;
+    const char *name;               /* of the model: its last path's part */
+    const struct tg_record *record; /* for what a GGUF file says of its origin; NULL: nothing */
 };
 struct tg_export_result {
     const struct tg_target *target; /* NULL: native */
+    struct tg_model_spec spec;      /* of what was written; owned; empty if native */
     struct tg_proof proof;
     struct tg_remarks notes; /* owned */
 };

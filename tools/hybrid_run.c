@@ -371,10 +371,23 @@ static int validate_step(struct tg_hybrid_run *r, const char *tmp, struct tg_mod
     return status;
 }
 
+static int save_report(struct tg_hybrid_run *r, const struct tg_model_spec *written,
+                       struct tg_err *err)
+{
+    r->report.student_spec = written;
+    r->report.settings = r->dir.settings;
+    r->report.log_path = r->log_path;
+    int status = tg_report_save_json(&r->report, r->base->t, r->json_path, err);
+    if (status == TG_OK)
+        status = tg_report_save_html(&r->report, r->base->t, r->html_path, err);
+    r->report.student_spec = NULL;
+    return status;
+}
+
 static int write_step(struct tg_hybrid_run *r, struct tg_err *err)
 {
     const struct tg_hybrid_base *b = r->base;
-    char *tmp = NULL;
+    struct tg_staged staged;
     struct tg_model *written = NULL;
     struct tg_checkpoint_job out = {
         .model = r->student,
@@ -384,25 +397,21 @@ static int write_step(struct tg_hybrid_run *r, struct tg_err *err)
         .tokenizer_dir = b->teacher_path,
         .teacher_hash = b->teacher.hash,
         .teacher_name = tg_path_base(b->teacher_path),
+        .made_from = b->teacher_path,
+        .settings = r->dir.settings,
     };
-    int status = tg_checkpoint_stage(b->t, &out, r->out, &tmp, err);
+    int status = tg_checkpoint_stage(b->t, &out, r->out, &staged, err);
+    if (status)
+        return status;
+    status = validate_step(r, staged.tmp, &written, err);
     if (status == TG_OK)
-        status = validate_step(r, tmp, &written, err);
-    if (status == TG_OK) {
-        r->report.student_spec = &written->spec;
-        r->report.settings = r->dir.settings;
-        r->report.log_path = r->log_path;
-        status = tg_report_save_json(&r->report, b->t, r->json_path, err);
-    }
+        status = save_report(r, &written->spec, err);
     if (status == TG_OK)
-        status = tg_report_save_html(&r->report, b->t, r->html_path, err);
+        status = tg_checkpoint_describe(b->t, &out, &staged, r->out, &r->report, err);
     if (status == TG_OK)
-        status = tg_dir_commit(tmp, r->out, err);
-    if (status && tmp)
-        tg_dir_remove(tmp, NULL);
-    r->report.student_spec = NULL;
+        status = tg_checkpoint_commit(&staged, r->out, err);
+    tg_staged_release(&staged);
     tg_model_free(written);
-    tg_free(tmp);
     return status;
 }
 

@@ -119,7 +119,7 @@ bool tg_report_row_at(const struct tg_report *r, size_t i, struct tg_report_row 
     return false;
 }
 
-static bool has_untrained(const struct tg_report *r)
+bool tg_report_has_untrained(const struct tg_report *r)
 {
     for (size_t i = 0; i < r->results.count; i++)
         if (strncmp(r->results.items[i].path, "untrained.", 10) == 0)
@@ -131,7 +131,7 @@ void tg_report_print(const struct tg_report *r, const struct tg_tool *t)
 {
     struct tg_table table;
     struct tg_report_row row;
-    bool middle = has_untrained(r);
+    bool middle = tg_report_has_untrained(r);
     tg_table_init(&table, !r->teacher_path ? "|model"
                           : middle         ? "|teacher|untrained window|hybrid"
                                            : "|teacher|student");

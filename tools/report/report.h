@@ -26,6 +26,7 @@ int tg_report_judge(struct tg_report *r, const struct tg_texts *fail_if, struct 
 /* Copies results under "untrained." */
 int tg_report_add_untrained(struct tg_report *r, const struct tg_results *untrained,
                             struct tg_err *err);
+bool tg_report_has_untrained(const struct tg_report *r);
 void tg_report_release(struct tg_report *r);
 
 void tg_report_print(const struct tg_report *r, const struct tg_tool *t);
