@@ -69,9 +69,9 @@ cd "$copy" || exit 1
 # the objects' own lists of headers name the folder that they were built in
 find build/obj -name '*.d' -exec sed -i "s|^$out/|build/|" {} +
 for kind in build/obj/*/; do
-    BUILD=$(basename "$kind")
+    BUILD=$(basename "$kind") CC=$(sed 's/ -std=c11.*//' "$kind/.flags")
 done
-export BUILD OUT=build
+export BUILD CC OUT=build
 unset MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL
 
 check "nothing knows the family before" bash -c '! grep -rqw cohere2 convert'

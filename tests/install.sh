@@ -18,8 +18,13 @@ check() {
         tail -n 20 "$to/said"
     fi
 }
+# as OUT was built, so that nothing is built again
+for flags in "$out"/obj/*/.flags; do
+    BUILD=$(basename "$(dirname "$flags")") cc=$(sed 's/ -std=c11.*//' "$flags")
+done
+export BUILD
 export PKG_CONFIG_PATH=$to/lib/pkgconfig LD_LIBRARY_PATH=$to/lib
-check "make install" make install OUT="$out" PREFIX="$to"
+check "make install" make install OUT="$out" PREFIX="$to" CC="$cc"
 check "the program runs" "$to/bin/tegu" --version
 check "every header stands alone" bash -c 'cd "$1" && for h in $(find . -name "*.h"); do
     echo "#include \"$h\"" | ${CC:-gcc} -std=c11 -I. -fsyntax-only -x c - || exit 1; done' _ "$to/include/tegu"

@@ -132,9 +132,11 @@ static void attend(const struct tg_ref_net *r, int layer, const struct heads *a,
     for (size_t m = 0; sink && m < l->sinks; m++)
         sum += exp(sink[h * l->sinks + m] - top);
     memset(o, 0, a->V * sizeof *o);
-    for (size_t j = first; j <= t; j++)
+    for (size_t j = first; j <= t; j++) {
+        const double weight = exp(s[j] - top) / sum;
         for (size_t i = 0; i < a->V; i++)
-            o[i] += exp(s[j] - top) / sum * a->v[(j * a->G + g) * a->V + i];
+            o[i] += weight * a->v[(j * a->G + g) * a->V + i];
+    }
     free(s);
 }
 

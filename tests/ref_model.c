@@ -11,13 +11,13 @@
 
 const double *tg_ref_weight(const struct tg_ref_net *r, int layer, const char *name)
 {
-    char full[96];
-    if (layer >= 0)
-        snprintf(full, sizeof full, "layers.%d.%s", layer, name);
-    else
-        snprintf(full, sizeof full, "%s", name);
-    const struct tg_param *p = tg_params_find(r->params, full);
-    return p ? r->data + p->offset : NULL;
+    size_t front = layer < 0 ? 0 : (size_t)snprintf(NULL, 0, "layers.%d.", layer);
+    for (size_t i = 0; i < r->params->count; i++) {
+        const struct tg_param *p = &r->params->items[i];
+        if (p->layer == layer && strcmp(p->name + front, name) == 0)
+            return r->data + p->offset;
+    }
+    return NULL;
 }
 
 double *tg_ref_zeros(size_t n)
@@ -31,9 +31,10 @@ double *tg_ref_zeros(size_t n)
 void tg_ref_linear(const double *w, const double *b, const double *x, double *y, size_t n, size_t k)
 {
     for (size_t i = 0; i < n; i++) {
-        y[i] = b ? b[i] : 0;
+        double sum = b ? b[i] : 0;
         for (size_t j = 0; j < k; j++)
-            y[i] += w[i * k + j] * x[j];
+            sum += w[i * k + j] * x[j];
+        y[i] = sum;
     }
 }
 
@@ -200,15 +201,30 @@ static double cross_entropy(const double *logits, size_t n, int32_t target)
     return top + log(sum) - logits[target];
 }
 
-double tg_ref_loss(const struct tg_model_spec *spec, const struct tg_param_list *params,
-                   const double *data, const int32_t *ids, size_t T, double *logits)
+double *tg_ref_hidden(const struct tg_model_spec *spec, const struct tg_param_list *params,
+                      const double *data, const int32_t *ids, size_t T, size_t layers)
+{
+    struct tg_ref_net r = {spec, params, data};
+    size_t n = T * spec->width;
+    double *h = tg_ref_zeros(n);
+    struct space s = {tg_ref_zeros(n), tg_ref_zeros(n), tg_ref_zeros(n)};
+    embed(&r, ids, T, h);
+    for (size_t l = 0; l < layers; l++)
+        layer_forward(&r, (int)l, h, T, &s);
+    free(s.x), free(s.y), free(s.z);
+    return h;
+}
+
+double tg_ref_loss_after(const struct tg_model_spec *spec, const struct tg_param_list *params,
+                         const double *data, const int32_t *ids, size_t T, size_t layers,
+                         const double *hidden, double *logits)
 {
     struct tg_ref_net r = {spec, params, data};
     size_t D = spec->width, N = spec->vocab;
     double *h = tg_ref_zeros(T * D), *row = tg_ref_zeros(N), loss = 0;
     struct space s = {tg_ref_zeros(T * D), tg_ref_zeros(T * D), tg_ref_zeros(T * D)};
-    embed(&r, ids, T, h);
-    for (size_t l = 0; l < spec->layer_count; l++)
+    memcpy(h, hidden, T * D * sizeof *h);
+    for (size_t l = layers; l < spec->layer_count; l++)
         layer_forward(&r, (int)l, h, T, &s);
     for (size_t t = 0; t < T; t++) {
         head(&r, h + t * D, row);
@@ -218,5 +234,14 @@ double tg_ref_loss(const struct tg_model_spec *spec, const struct tg_param_list 
             loss += cross_entropy(row, N, ids[t + 1]) / (double)(T - 1);
     }
     free(h), free(row), free(s.x), free(s.y), free(s.z);
+    return loss;
+}
+
+double tg_ref_loss(const struct tg_model_spec *spec, const struct tg_param_list *params,
+                   const double *data, const int32_t *ids, size_t T, double *logits)
+{
+    double *h = tg_ref_hidden(spec, params, data, ids, T, 0);
+    double loss = tg_ref_loss_after(spec, params, data, ids, T, 0, h, logits);
+    free(h);
     return loss;
 }

@@ -10,4 +10,12 @@
 double tg_ref_loss(const struct tg_model_spec *spec, const struct tg_param_list *params,
                    const double *data, const int32_t *ids, size_t T, double *logits);
 
+/* The same in two parts, for many losses that differ in a later layer alone: the states [T,D] that
+ * leave the first `layers` layers, freed with free, and the loss that follows from them. */
+double *tg_ref_hidden(const struct tg_model_spec *spec, const struct tg_param_list *params,
+                      const double *data, const int32_t *ids, size_t T, size_t layers);
+double tg_ref_loss_after(const struct tg_model_spec *spec, const struct tg_param_list *params,
+                         const double *data, const int32_t *ids, size_t T, size_t layers,
+                         const double *hidden, double *logits);
+
 #endif

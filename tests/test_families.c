@@ -361,11 +361,22 @@ static double rms(const float *x, size_t n)
     return sqrt(squares / (double)n);
 }
 
+/* `hidden` is what enters `layer`; NULL: from the ids on */
+static double loss_in_double(const struct tg_model *m, const double *data, const int32_t *ids,
+                             size_t layer, const double *hidden)
+{
+    const size_t T = GRADIENT_LENGTH;
+    return hidden ? tg_ref_loss_after(&m->spec, &m->params, data, ids, T, layer, hidden, NULL)
+                  : tg_ref_loss(&m->spec, &m->params, data, ids, T, NULL);
+}
+
 /* RMS error of the gradient at the largest entry and a few others, over the RMS gradient of the
  * tensor; over that of the model, `whole`, for a tensor whose own is nothing beside it, such as a
- * bias of k without rotary, which moves all scores of a query alike. */
+ * bias of k without rotary, which moves all scores of a query alike. `hidden` is what enters the
+ * tensor's layer, NULL for one outside layers. */
 static double gradient_error(const struct tg_model *m, const struct tg_param *p, double *data,
-                             const float *grads, double whole, const int32_t *ids)
+                             const float *grads, double whole, const int32_t *ids,
+                             const double *hidden)
 {
     const double step = 1e-6; /* short: the unit norm of a short vector is strongly curved */
     const float *g = grads + p->offset;
@@ -383,9 +394,9 @@ static double gradient_error(const struct tg_model *m, const struct tg_param *p,
     for (int k = 0; k < PICKS; k++) {
         double *w = data + p->offset + picks[k], keep = *w;
         *w = keep + step;
-        double above = tg_ref_loss(&m->spec, &m->params, data, ids, GRADIENT_LENGTH, NULL);
+        double above = loss_in_double(m, data, ids, (size_t)p->layer, hidden);
         *w = keep - step;
-        double below = tg_ref_loss(&m->spec, &m->params, data, ids, GRADIENT_LENGTH, NULL);
+        double below = loss_in_double(m, data, ids, (size_t)p->layer, hidden);
         *w = keep;
         double diff = (above - below) / (2 * step) - g[picks[k]];
         error += diff * diff / PICKS;
@@ -405,14 +416,24 @@ static double worst_gradient(struct tg_model *m, double *data, const int32_t *id
     double got = loss_and_gradient(m, ids, T, grads);
     double want = tg_ref_loss(&m->spec, &m->params, data, ids, T, logits);
     assert_below(fabs(got - want) / want, 1e-6, "loss");
+    const double whole = rms(grads, m->params.floats);
+    int before = -1;
+    double *hidden = NULL;
     for (size_t i = 0; i < m->params.count && !isnan(worst); i++) {
-        double error =
-            gradient_error(m, &m->params.items[i], data, grads, rms(grads, m->params.floats), ids);
+        const struct tg_param *p = &m->params.items[i];
+        if (p->layer != before) {
+            free(hidden);
+            before = p->layer;
+            hidden = before < 0 ? NULL
+                                : tg_ref_hidden(&m->spec, &m->params, data, ids, T, (size_t)before);
+        }
+        double error = gradient_error(m, p, data, grads, whole, ids, hidden);
         if (!(error <= worst)) {
             worst = error;
-            *name = m->params.items[i].name;
+            *name = p->name;
         }
     }
+    free(hidden);
     free(grads);
     free(logits);
     return worst;

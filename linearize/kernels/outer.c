@@ -354,7 +354,8 @@ size_t tg_outer_work(const struct tg_outer *o, const struct tg_batch *batch, int
     return tg_outer_head_work(o->K, o->V, o->chunk) * (size_t)threads;
 }
 
-/* Offset of sequence i's saved states */
+/* Offset of sequence i's saved states; a sum over those before, so asked for only where states are
+ * saved */
 static size_t saved_at(const struct tg_outer *o, const struct tg_batch *batch, size_t i)
 {
     size_t sum = 0;
@@ -397,7 +398,8 @@ static void head_item(void *ud, size_t item, int worker)
     const struct tg_outer *o = j->o;
     size_t i = item / o->G, group = item % o->G, per = o->H / o->G, size = o->K * o->V + o->K;
     size_t begin = j->batch->begin[i], n = j->batch->begin[i + 1] - begin;
-    size_t kept = tg_outer_head_saved(n, o->K, o->V, o->chunk), base = saved_at(o, j->batch, i);
+    size_t kept = tg_outer_head_saved(n, o->K, o->V, o->chunk);
+    size_t base = j->saved || j->kept ? saved_at(o, j->batch, i) : 0;
     float *work = j->work + (size_t)worker * tg_outer_head_work(o->K, o->V, o->chunk);
     for (size_t h = group * per; h < (group + 1) * per; h++) {
         size_t rh = begin * o->H + h, rg = begin * o->G + group;

@@ -13,7 +13,8 @@ size_t tg_recur_work(const struct tg_recur *r, int threads)
     return tg_recur_head_work(r) * (size_t)threads;
 }
 
-/* Offset of sequence i's saved states */
+/* Offset of sequence i's saved states; a sum over those before, so asked for only where states are
+ * saved: a batch of decode has thousands of sequences. */
 static size_t saved_at(const struct tg_recur *r, const struct tg_batch *batch, size_t i)
 {
     size_t sum = 0;
@@ -108,7 +109,8 @@ static void head_item(void *ud, size_t item, int worker)
     size_t i = item / r->G, group = item % r->G, per = r->H / r->G, size = r->K * r->V;
     float *start = tg_state_at(j->states, i);
     size_t begin = j->batch->begin[i], n = j->batch->begin[i + 1] - begin;
-    size_t kept = tg_recur_head_saved(r, n), base = saved_at(r, j->batch, i);
+    size_t kept = tg_recur_head_saved(r, n);
+    size_t base = j->saved || j->kept ? saved_at(r, j->batch, i) : 0;
     float *work = j->work + (size_t)worker * tg_recur_head_work(r);
     unsigned mode = tg_denormals_off();
     for (size_t h = group * per; h < (group + 1) * per; h++) {
