@@ -250,15 +250,6 @@ static int write_directory(const struct tg_export *x, const struct tg_stored_pla
     return rc;
 }
 
-/* Ids of special tokens, of a model that gets no tokenizer */
-static void put_ends(const struct tg_model_spec *s, struct tg_gguf_list *keys)
-{
-    for (size_t i = 0; i < TG_GGUF_EOS_KEYS && i < s->eos_count; i++)
-        tg_gguf_put(keys, tg_gguf_eos_keys[i], tg_gguf_u32((uint32_t)s->eos_ids[i]));
-    if (s->bos_id >= 0)
-        tg_gguf_put(keys, tg_gguf_bos_key, tg_gguf_u32((uint32_t)s->bos_id));
-}
-
 static int write_gguf(const struct tg_export *x, const struct tg_stored_plan *plan,
                       const char *path, const struct tg_progress *progress, struct tg_err *err)
 {
@@ -273,7 +264,7 @@ static int write_gguf(const struct tg_export *x, const struct tg_stored_plan *pl
     if (x->tokenizer_dir)
         rc = tg_gguf_vocab_of(x->tokenizer_dir, x->spec.vocab, &ends, &keys, err);
     else
-        put_ends(&x->spec, &keys);
+        tg_gguf_vocab_none(&ends, &keys);
     if (rc == TG_OK && keys.failed)
         rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", path);
     const struct tg_write_options options = {

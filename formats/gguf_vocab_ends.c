@@ -152,6 +152,15 @@ static void put_ends(struct tg_gguf_list *keys, const int32_t ids[ENDS])
         put_id(keys, names[i], ids[i]);
 }
 
+void tg_gguf_vocab_none(const struct tg_vocab_ends *ends, struct tg_gguf_list *keys)
+{
+    int32_t ids[ENDS] = {-1, -1, -1, -1};
+    if (ends)
+        take_ends(ends, ids);
+    tg_gguf_put_text(keys, KEY("model"), "none"); /* without this key engines load no model */
+    put_ends(keys, ids);
+}
+
 int tg_vocab_out_ends(struct tg_vocab_out *o, const struct tg_vocab_ends *ends, struct tg_err *err)
 {
     struct beside b = {.docs = {NULL}};

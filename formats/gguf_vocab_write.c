@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "formats/gguf_vocab.h"
 #include "formats/gguf_vocab_file.h"
 #include "formats/tensors.h"
 
@@ -149,17 +150,21 @@ static void copy_value(struct tg_gguf_list *keys, const struct tg_gguf_kv *kv)
         tg_gguf_put(keys, kv->key, *v);
 }
 
-static int of_gguf(const char *path, size_t vocab, struct tg_gguf_list *keys, struct tg_err *err)
+static int of_gguf(const char *path, size_t vocab, const struct tg_vocab_ends *ends,
+                   struct tg_gguf_list *keys, struct tg_err *err)
 {
     struct tg_tensors *t = NULL;
     const struct tg_gguf_value *tokens = NULL;
     int rc = tg_tensors_open(&t, path, err);
-    if (rc == TG_OK)
+    const bool has = rc == TG_OK && tg_gguf_has_vocab(t);
+    if (rc == TG_OK && !has)
+        tg_gguf_vocab_none(ends, keys);
+    if (has)
         rc = tg_gguf_get_array(t, KEY("tokens"), TG_GGUF_STRING, &tokens, err);
-    if (rc == TG_OK && tokens->array.count != vocab)
+    if (rc == TG_OK && has && tokens->array.count != vocab)
         rc = tg_fail(err, TG_ERR_MISMATCH, "%s: '%s' has %zu elements, the model %zu tokens", path,
                      KEY("tokens"), tokens->array.count, vocab);
-    for (size_t i = 0; rc == TG_OK && i < tg_gguf_count(t); i++)
+    for (size_t i = 0; rc == TG_OK && has && i < tg_gguf_count(t); i++)
         if (!strncmp(tg_gguf_at(t, i)->key, "tokenizer.", 10))
             copy_value(keys, tg_gguf_at(t, i));
     tg_tensors_close(t);
@@ -179,7 +184,7 @@ int tg_gguf_vocab_of(const char *dir, size_t vocab, const struct tg_vocab_ends *
     else if (tg_path_exists(json) || tg_path_exists(model))
         rc = of_files(dir, json, vocab, ends, keys, err);
     else
-        rc = of_gguf(tg_path_exists(gguf) ? gguf : dir, vocab, keys, err);
+        rc = of_gguf(tg_path_exists(gguf) ? gguf : dir, vocab, ends, keys, err);
     if (rc == TG_OK && keys->failed)
         rc = tg_fail(err, TG_ERR_NOMEM, "%s: out of memory", dir);
     tg_free(json);

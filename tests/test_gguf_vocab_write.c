@@ -671,6 +671,25 @@ static void test_mutated(void **state)
     assert_in_range(good, 10, 350);
 }
 
+/* Models that have none: of a directory, of a GGUF file */
+static void test_none(void **state)
+{
+    static const char *const dirs[] = {"tests/data/families/llama", "tests/data/gguf/types.gguf"};
+    static const int32_t eos[] = {3, 4};
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct tg_gguf_list keys = {0};
+        const struct tg_vocab_ends ends = {1, eos, 2};
+        if (tg_gguf_vocab_of(dirs[i], 99, &ends, &keys, &err) != TG_OK)
+            fail_msg("%s", err.msg);
+        assert_int_equal(keys.count, 4);
+        assert_string_equal(text_of(&keys, "tokenizer.ggml.model"), "none");
+        assert_int_equal(id_of(&keys, "tokenizer.ggml.bos_token_id"), 1);
+        assert_int_equal(id_of(&keys, "tokenizer.ggml.eot_token_id"), 4);
+        tg_gguf_list_release(&keys);
+    }
+}
+
 static void test_torture(void **state)
 {
     static const char *const dirs[] = {DATA "llama3", DATA "sp_bpe_llama"};
@@ -753,6 +772,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_template),
         cmocka_unit_test(test_copy),
         cmocka_unit_test(test_mutated),
+        cmocka_unit_test(test_none),
         cmocka_unit_test_setup_teardown(test_torture, NULL, remove_scratch),
     };
     snprintf(scratch, sizeof scratch, "/tmp/tegu-vocab-write-XXXXXX");
