@@ -105,7 +105,8 @@ def letters(w, count):
     w.add_token_types([1] * count)
 
 
-def convert(folder, out, kind="F32", pre="qwen2", with_letters=False):
+def convert(folder, out, kind="F32", pre="qwen2", with_letters=False, bare=False):
+    """`bare`: says that there is no vocabulary, without which llama.cpp takes no file"""
     c = json.load(open(os.path.join(folder, "config.json")))
     kind, arch = GGMLQuantizationType[kind], hybrids.ARCHS.get(c["model_type"], c["model_type"])
     names = get_tensor_name_map({v: k for k, v in MODEL_ARCH_NAMES.items()}[arch], 100)
@@ -115,6 +116,8 @@ def convert(folder, out, kind="F32", pre="qwen2", with_letters=False):
     vocabulary(w, folder, pre)
     if with_letters:
         letters(w, c["vocab_size"])
+    if bare:
+        w.add_tokenizer_model("none")
     source = tensors(folder)
     if hybrid:
         source = (made for name, x in hybrids.stacked(source) for made in hybrids.convert(c, arch, name, x, in_pairs))
