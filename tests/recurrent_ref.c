@@ -141,11 +141,12 @@ static void mamba2_gate(const struct tg_ref *r, const double *z, double *o)
     size_t most = s->norm_groups ? s->norm_groups : 1;
     size_t groups = s->norm ? most : 0, n = groups ? s->inner / groups : 0;
     const double *w = param(r, "norm.weight");
+    double eps = s->norm_eps > 0 ? s->norm_eps : (double)r->mixer->norm_eps;
     bool last = s->norm && s->norm_before_gate;
     for (size_t c = 0; !last && c < s->inner; c++)
         o[c] *= silu(z[c]);
     for (size_t g = 0; g < groups; g++)
-        rms(o + g * n, n, w + g * n, s->norm_eps);
+        rms(o + g * n, n, w + g * n, eps);
     for (size_t c = 0; last && c < s->inner; c++)
         o[c] *= silu(z[c]);
 }
