@@ -137,6 +137,8 @@ class TeguConfig(PretrainedConfig):
                     "max_position_embeddings", "vocab_size", "hidden_size", "num_hidden_layers", "layers"):
             if key in full:
                 d[key] = full[key]
+        if d.get("torch_dtype"):  # version 4's name for what the weights are now
+            d["dtype"] = d["torch_dtype"]
         d["bos_token_id"] = self.bos_token_id
         d["eos_token_id"] = self.eos_token_id if self.eos_token_id is not None else []
         return d

@@ -328,6 +328,8 @@ class TeguPreTrainedModel(PreTrainedModel):
 class TeguModel(TeguPreTrainedModel):
     """Embeddings to the last norm."""
 
+    _auto_class = "AutoModel"  # so that every version's save_pretrained takes these files along
+
     def __init__(self, config):
         super().__init__(config)
         c, E = config, config.embed_dim or config.hidden_size
@@ -433,6 +435,8 @@ class TeguModel(TeguPreTrainedModel):
 
 class TeguForCausalLM(TeguModel, GenerationMixin):
     """position_ids are not read: positions count the tokens that attention_mask leaves, wherever its zeros are."""
+
+    _auto_class = "AutoModelForCausalLM"
 
     def add_head(self, config):
         self.embed_out = linear(config.hidden_size, config.embed_dim) if config.embed_dim else None

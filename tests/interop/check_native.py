@@ -251,7 +251,8 @@ def run_case(name, teacher, options, folder):
 def check_text(folder, mixers="0,1=gated_deltanet 2=linear 3=mamba2 4=lolcats,window=16 5=kda 6=sse"):
     """The embedded teacher made a hybrid: text by tegu generate; what save_pretrained writes is read by tegu; bf16; a long text"""
     tegu("linearize", TEACHER, folder, "--dtype", "f32", "-q", "--keep", "last", *(a for m in mixers.split() for a in ("--layer", m)))
-    tokenizer, model = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True), load(folder)
+    # not AutoTokenizer: the teacher's tokenizer_config.json names a class that only version 5 has
+    tokenizer, model = transformers.PreTrainedTokenizerFast(tokenizer_file=os.path.join(folder, "tokenizer.json")), load(folder)
     prompt = "The old lighthouse stood"
     ids = tokenizer(prompt, return_tensors="pt").input_ids
     made = tokenizer.decode(model.generate(ids, max_new_tokens=40, do_sample=False, eos_token_id=None)[0])
