@@ -36,7 +36,7 @@ refused 1 "tegu convert: arch: qwen3_5 is written as a directory, but the output
 refused 1 "tegu convert: arch: qwen35 is a GGUF architecture, but the output is a directory*" \
     tegu convert hybrid not --arch qwen35 --to safetensors
 refused 1 "tegu convert: arch: tegu is a directory, not a GGUF file*" tegu convert hybrid not.gguf --arch tegu
-refused 1 "tegu convert: no GGUF architecture can hold this model: qwen35: layer 0: *" tegu convert window not.gguf --arch auto
+refused 1 "tegu convert: no GGUF architecture can hold this model: *: layer 0: *" tegu convert window not.gguf --arch auto
 refused 1 "tegu convert: *dtype*f8_e4m3*" tegu convert hybrid not --arch qwen3_5 --dtype f8_e4m3
 refused 1 "tegu convert: *dtype*q8_0*" tegu convert hybrid not --arch tegu --dtype q8_0
 
