@@ -2,10 +2,10 @@
  * models. One file of convert/targets and one row of targets.def each.
  *
  *   check    what of a spec the architecture cannot hold exactly
- *   adapt    the spec of the model that will be written: the one that the target's own reader makes
- * of it fill     each of that model's parameters, from the source's names    where parameters lie
- * in the stored tensors config   config.json, or the keys of a GGUF file, which read back as the
- * adapted spec
+ *   adapt    the spec of the model that will be written: as the target's own reader makes it
+ *   fill     each of that model's parameters, from the source's
+ *   names    where parameters lie in the stored tensors
+ *   config   config.json; or keys, of a GGUF file. They read back as the adapted spec.
  *
  * convert/export.h walks these steps and reads back what it wrote. Layouts of tensors and what
  * engines make of them: docs/deploying.md. */

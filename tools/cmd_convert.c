@@ -69,7 +69,7 @@ static const struct tg_option options[] = {
      "format of the output; default: by OUT's ending, else as the input", 0, 0, choice_format,
      false},
     {0, "dtype", TG_OPT_CHOICE, AT(dtype), "keep", "T",
-     "what floating tensors become; NAME_m: a mixture, for a GGUF file of --arch", 0, 0,
+     "what floating tensors become; q4_k_m, q5_k_m: mixtures, with an architecture alone", 0, 0,
      choice_dtype, false},
     {0, "max-shard-size", TG_OPT_BYTES, AT(max_shard), "5G", "SIZE",
      "largest file; 0: one file. GGUF is cut only if this is given", 0, 0, NULL, false},
