@@ -1,6 +1,9 @@
 /* Speed of the recurrences and of whole mixers: tokens a second and the share of the rate of sgemm,
  * forward, and forward with backward. One thread by its own processor time, two by the clock; the
- * best of several passes. docs/benchmarks.md says how the operations are counted. */
+ * best of several passes. Times of a long text over a short one come from passes in turn, so that
+ * what else runs on the machine weighs on both alike. docs/benchmarks.md says how the operations
+ * are counted.
+ *   mixers [PATTERN]      only rows whose name has it (a rule, a gate, a mixer) */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,20 +39,31 @@ struct sample {
     double forward, both; /* seconds */
 };
 
-/* Runs fn(ud, backward) for both times, several passes each */
-static struct sample time_of(int threads, void (*fn)(void *ud, bool backward), void *ud)
+/* One pass of fn(ud, backward) both ways, if it is the best so far; its seconds */
+static double pass_of(int threads, void (*fn)(void *ud, bool backward), void *ud,
+                      struct sample *best)
+{
+    double start = seconds(threads);
+    fn(ud, false);
+    double middle = seconds(threads);
+    fn(ud, true);
+    double end = seconds(threads);
+    best->forward = fmin(best->forward, middle - start);
+    best->both = fmin(best->both, end - middle);
+    return end - start;
+}
+
+/* The best of several passes; what is longer, unless NULL, in turn with it into *longer_best. The
+ * first pass touches the memory. */
+static struct sample time_of(int threads, void (*fn)(void *ud, bool backward), void *ud,
+                             void *longer, struct sample *longer_best)
 {
     struct sample best = {INFINITY, INFINITY};
     double spent = 0;
-    for (int pass = 0; pass < 5 && (pass < 2 || spent < 4); pass++) {
-        double start = seconds(threads);
-        fn(ud, false);
-        double middle = seconds(threads);
-        fn(ud, true);
-        double end = seconds(threads);
-        best.forward = fmin(best.forward, middle - start);
-        best.both = fmin(best.both, end - middle);
-        spent += end - start;
+    for (int pass = 0; pass < 5 && (pass < 3 || spent < 4); pass++) {
+        spent += pass_of(threads, fn, ud, &best);
+        if (longer)
+            spent += pass_of(threads, fn, longer, longer_best);
     }
     return best;
 }
@@ -73,7 +87,7 @@ static double sgemm_rate(int threads)
                         numbers((size_t)SIDE * SIDE, 1),
                         numbers((size_t)SIDE * SIDE, 2),
                         numbers((size_t)SIDE * SIDE, 3)};
-    struct sample s = time_of(threads, multiply, &p);
+    struct sample s = time_of(threads, multiply, &p, NULL, NULL);
     tg_free(p.a);
     tg_free(p.b);
     tg_free(p.c);
@@ -140,34 +154,52 @@ static struct sample operations(const struct tg_recur *r)
     }
 }
 
-static struct sample measure(enum tg_rule rule, enum tg_gate gate, size_t K, size_t T, int threads)
+static bool open_run(struct run *x, enum tg_rule rule, enum tg_gate gate, size_t K, size_t T,
+                     int threads)
 {
     const size_t H = HEADS, gates = gate == TG_GATE_NONE ? 0 : gate == TG_GATE_SCALAR ? H : H * K;
-    struct run x = {
+    *x = (struct run){
         .ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), threads},
         .r = {.H = H, .G = H, .K = K, .V = K, .gate = gate, .rule = rule, .scale = 0.1F},
         .begin = {0, T}};
     size_t row = T * H * K, count[8] = {row, row, row, T * gates, T * H, row, row, row};
-    struct sample s = {NAN, NAN};
-    x.b = (struct tg_batch){1, x.begin, NULL};
-    x.o = tg_alloc_floats(row);
-    x.dout = numbers(row, 9);
-    x.saved = tg_alloc_floats(tg_recur_saved(&x.r, &x.b));
-    x.work = tg_alloc_floats(tg_recur_work(&x.r, threads));
-    if (x.o && x.dout && x.saved && x.work && fill(&x, count))
-        s = time_of(threads, recur, &x);
+    x->b = (struct tg_batch){1, x->begin, NULL};
+    x->o = tg_alloc_floats(row);
+    x->dout = numbers(row, 9);
+    x->saved = tg_alloc_floats(tg_recur_saved(&x->r, &x->b));
+    x->work = tg_alloc_floats(tg_recur_work(&x->r, threads));
+    return x->o && x->dout && x->saved && x->work && fill(x, count);
+}
+
+static void close_run(struct run *x)
+{
     for (size_t i = 0; i < 8; i++) {
-        tg_free(x.arrays[i]);
-        tg_free(x.grads[i]);
+        tg_free(x->arrays[i]);
+        tg_free(x->grads[i]);
     }
-    tg_free(x.o);
-    tg_free(x.dout);
-    tg_free(x.saved);
-    tg_free(x.work);
+    tg_free(x->o);
+    tg_free(x->dout);
+    tg_free(x->saved);
+    tg_free(x->work);
+}
+
+/* Of a short text; *ratio: a long one's times over it */
+static struct sample measure(enum tg_rule rule, enum tg_gate gate, size_t K, int threads,
+                             struct sample *ratio)
+{
+    struct run x, l = {0};
+    struct sample s = {NAN, NAN}, best = {INFINITY, INFINITY};
+    if (open_run(&x, rule, gate, K, SHORT, threads) &&
+        (!ratio || open_run(&l, rule, gate, K, LONG, threads)))
+        s = time_of(threads, recur, &x, ratio ? &l : NULL, &best);
+    if (ratio)
+        *ratio = (struct sample){best.forward / s.forward, best.both / s.both};
+    close_run(&x);
+    close_run(&l);
     return s;
 }
 
-static void recurrences(int threads, double sgemm)
+static void recurrences(int threads, double sgemm, const char *pattern)
 {
     static const char *const rules[] = {"outer", "delta", "general"};
     static const char *const gates[] = {"none", "constant", "scalar", "channel"};
@@ -177,20 +209,21 @@ static void recurrences(int threads, double sgemm)
         "|\n|---|---|---|---|---|---|---|---|\n",
         LONG, SHORT);
     for (size_t K = 64; K <= 128; K *= 2) {
-        struct sample gla = measure(TG_RULE_OUTER, TG_GATE_CHANNEL, K, SHORT, threads);
+        struct sample gla = measure(TG_RULE_OUTER, TG_GATE_CHANNEL, K, threads, NULL);
         for (int rule = 0; rule < 3; rule++)
             for (int g = 0; g < 3; g++) {
                 struct tg_recur r = {.K = K, .V = K, .rule = (enum tg_rule)rule};
-                struct sample ops = operations(&r);
-                struct sample s = measure((enum tg_rule)rule, kinds[g], K, SHORT, threads);
-                struct sample l = measure((enum tg_rule)rule, kinds[g], K, LONG, threads);
+                struct sample ops = operations(&r), ratio;
+                if (!strstr(rules[rule], pattern) && !strstr(gates[kinds[g]], pattern))
+                    continue;
+                struct sample s = measure((enum tg_rule)rule, kinds[g], K, threads, &ratio);
                 double all = (double)SHORT * HEADS / sgemm;
                 printf(
                     "| %s, %s | %zu | %.0f | %.0f%% | %.0f | %.0f%% | %.2f, %.2f | %.2f, %.2f |\n",
                     rules[rule], gates[kinds[g]], K, SHORT / s.forward,
                     100 * all * ops.forward / s.forward, SHORT / s.both,
                     100 * all * ops.both / s.both, s.forward / gla.forward, s.both / gla.both,
-                    l.forward / s.forward, l.both / s.both);
+                    ratio.forward, ratio.both);
                 fflush(stdout);
             }
     }
@@ -272,9 +305,10 @@ static void close_layer(struct layer *l)
         tg_free(used[i]);
 }
 
-static bool open_layer(struct layer *l, const struct tg_mixer_schema *schema, size_t K, int threads)
+static bool open_layer(struct layer *l, const struct tg_mixer_schema *schema, size_t K, size_t T,
+                       int threads)
 {
-    const size_t T = SHORT, D = HEADS * K, half = K / 2;
+    const size_t D = HEADS * K, half = K / 2;
     *l = (struct layer){.ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), threads},
                         .ops = tg_mixer_find(schema),
                         .begin = {0, T}};
@@ -314,38 +348,47 @@ static bool open_layer(struct layer *l, const struct tg_mixer_schema *schema, si
     return l->cosine && l->sine && l->x && l->y && l->dx && l->saved && l->work;
 }
 
-/* Rows that a plan gives, and what they replace */
-static void mixers(int threads, double sgemm)
+/* Rows that a plan gives, and what they replace; long texts where the state does not grow */
+static void mixers(int threads, double sgemm, const char *pattern)
 {
-    printf("\n| mixer | head | forward | of sgemm | with backward | of sgemm |\n"
-           "|---|---|---|---|---|---|\n");
+    printf("\n| mixer | head | forward | of sgemm | with backward | of sgemm | %d / %d |\n"
+           "|---|---|---|---|---|---|---|\n",
+           LONG, SHORT);
     for (size_t K = 64; K <= 128; K *= 2)
         for (size_t i = 0; tg_mixer_schemas[i]; i++) {
             const struct tg_mixer_schema *schema = tg_mixer_schemas[i];
-            struct layer l;
-            if (!(schema->flags & (TG_MIXER_TEACHER | TG_MIXER_PLAN)))
+            struct layer l, longer = {0};
+            if (!(schema->flags & (TG_MIXER_TEACHER | TG_MIXER_PLAN)) ||
+                !strstr(schema->name, pattern))
                 continue;
-            if (open_layer(&l, schema, K, threads)) {
-                struct sample s = time_of(threads, whole, &l);
+            bool open = open_layer(&l, schema, K, SHORT, threads);
+            bool grows = schema->kv_floats_per_token(&l.spec) != 0;
+            if (open && (grows || open_layer(&longer, schema, K, LONG, threads))) {
+                struct sample best = {NAN, NAN};
+                if (!grows)
+                    best = (struct sample){INFINITY, INFINITY};
+                struct sample s = time_of(threads, whole, &l, grows ? NULL : &longer, &best);
                 double all = (double)SHORT * l.products / sgemm;
-                printf("| `%s` | %zu | %.0f | %.0f%% | %.0f | %.0f%% |\n", schema->name, K,
-                       SHORT / s.forward, 100 * all / s.forward, SHORT / s.both,
-                       300 * all / s.both);
+                printf("| `%s` | %zu | %.0f | %.0f%% | %.0f | %.0f%% | %.2f, %.2f |\n",
+                       schema->name, K, SHORT / s.forward, 100 * all / s.forward, SHORT / s.both,
+                       300 * all / s.both, best.forward / s.forward, best.both / s.both);
                 fflush(stdout);
             }
             close_layer(&l);
+            close_layer(&longer);
         }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    const char *pattern = argc > 1 ? argv[1] : "";
     tg_gemm_init();
     for (int threads = 1; threads <= 2; threads++) {
         double sgemm = sgemm_rate(threads);
         printf("\n%d thread%s, OpenBLAS core %s, sgemm %.0f GFLOP/s, 4 heads, %d tokens\n", threads,
                threads > 1 ? "s" : "", tg_gemm_core(), 1e-9 * sgemm, SHORT);
-        recurrences(threads, sgemm);
-        mixers(threads, sgemm);
+        recurrences(threads, sgemm, pattern);
+        mixers(threads, sgemm, pattern);
     }
     return 0;
 }
