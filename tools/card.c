@@ -397,7 +397,7 @@ static int results(struct tg_strbuf *out, const struct tg_card *card, struct tg_
         tg_strbuf_puts(out, "## Results\n\n");
         if (!strcmp(arch, target ? target->name : "tegu") && !strcmp(dtype, card->dtype))
             tg_strbuf_puts(out, "Measured on these weights, read back from the files.\n\n");
-        else {
+        else if (arch[0] && dtype[0]) {
             tg_strbuf_puts(out, "Measured on the hybrid before it was converted: `");
             tg_card_text(out, arch);
             tg_strbuf_puts(out, "`, weights in ");
