@@ -16,6 +16,7 @@ bool tg_scratch_make(const char *name)
 
 char *tg_scratch_path(const char *name)
 {
+    assert_true(scratch[0]); /* tg_scratch_make was called */
     char *p = tg_path_join(scratch, name);
     assert_non_null(p);
     return p;

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "tests/export_bench.h"
 #include "tests/small_model.h"
+#include "tests/scratch.h"
 #include "tests/specs.h"
 
 static const double EXACT = 1e-5; /* of float32 */
@@ -380,10 +381,15 @@ static void test_plans(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_own_models),
-        cmocka_unit_test(test_defaults),        cmocka_unit_test(test_refused_configs),
-        cmocka_unit_test(test_refused_hybrids), cmocka_unit_test(test_refused_specs),
-        cmocka_unit_test(test_plans),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_own_models),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_refused_configs),
+        cmocka_unit_test(test_refused_hybrids),
+        cmocka_unit_test(test_refused_specs),
+        cmocka_unit_test_teardown(test_plans, tg_scratch_remove),
     };
+    if (!tg_scratch_make("export_fla"))
+        return 1;
     return tg_run_tests("export fla", tests, sizeof tests / sizeof *tests);
 }
