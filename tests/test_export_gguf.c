@@ -214,7 +214,7 @@ static void test_rows(void **state)
 {
     struct tg_model *m = make(&SHAPES[0], 1), *e = make(&SHAPES[6], 1);
     (void)state;
-    tg_bench_refused(&m->spec, "qwen35moe", "layer 0: its mlp is no experts");
+    tg_bench_refused(&m->spec, "qwen35moe", "layer 0: its mlp is dense");
     tg_bench_refused(&e->spec, "qwen35", "layer 0: its mlp is experts");
     tg_model_free(m);
     tg_model_free(e);

@@ -491,7 +491,7 @@ static void test_refused_linear(void **state)
 static void test_refused_experts(void **state)
 {
     (void)state;
-    REFUSED(sparse, soft->moe.experts = 0, "layer 3: its mlp is no experts");
+    REFUSED(sparse, soft->moe.experts = 0, "layer 3: its mlp is dense");
     REFUSED(sparse, soft->moe.router = TG_ROUTER_SIGMOID, "layer 3: experts are chosen by sigm");
     REFUSED(sparse, soft->moe.renormalise = false, "layer 3: the weights of a token's experts");
     REFUSED(sparse, soft->moe.router_bias = true, "layer 3: router or experts have biases");
@@ -500,7 +500,7 @@ static void test_refused_experts(void **state)
     REFUSED(sparse, soft->moe.scale = 2, "layer 3: the experts' sum is scaled");
     REFUSED(sparse, soft->moe.per_token = 1, "layer 3: experts of another number");
     REFUSED(sparse, soft->moe.shared_dim = 8, "layer 3: experts of another number");
-    REFUSED(sparse, tg_spec_release(&s); s = good(dense), "layer 0: its mlp is no experts");
+    REFUSED(sparse, tg_spec_release(&s); s = good(dense), "layer 0: its mlp is dense");
 }
 
 /* One reason once, however many layers have it */

@@ -94,7 +94,7 @@ static void check_sparse(const struct tg_model_spec *s, size_t i, uint64_t *said
 {
     const struct tg_moe_spec *m = &s->layers[i].moe, *n = &s->layers[0].moe;
     const struct reason reasons[] = {
-        {!m->experts, "its mlp is no experts (qwen3_5 holds such)"},
+        {!m->experts, "its mlp is dense, where the architecture has experts (qwen3_5 holds such)"},
         {m->experts && m->router == TG_ROUTER_SIGMOID, "experts are chosen by sigmoids"},
         {m->experts && m->router == TG_ROUTER_SOFTMAX_TOP && !m->renormalise,
          "the weights of a token's experts do not sum to 1 (norm_topk_prob is false)"},

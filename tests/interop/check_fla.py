@@ -437,6 +437,9 @@ def run_fla(folder, device):
                 seen = distance(torch.cat(steps, 1).float().cpu(), golden["logits"])
                 check(f"{name}: through fla's cache", seen < limit, seen)
             except Exception as e:
+                if "does not support float32" in str(e):  # DeltaNet's kernel for more than 64 tokens
+                    print("none  ", name, f"{length}: fla has no float32 there", flush=True)
+                    continue
                 check(f"{name} {length}: runs", False, f"{type(e).__name__}: {str(e)[:300]}")
 
 
