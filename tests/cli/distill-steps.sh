@@ -7,7 +7,10 @@ tegu linearize t raw --plan p.json --dtype f32 -q >/dev/null || complain "linear
 steps() {
     "$@" raw out --teacher t --data text --length 64 --stage align:tokens=4k --stage kl:tokens=8k --dtype f32 -q
 }
-for delay in 0.05 0.2; do steps timeout -s KILL $delay tegu distill 2>/dev/null && break; done
+for delay in 0.05 0.2; do
+    steps timeout -s KILL $delay tegu distill 2>/dev/null && break
+    let_go out.run
+done
 [ -e out ] || steps tegu distill || complain "distill"
 same_weights whole out
 refused 1 "tegu distill: out: exists*" steps tegu distill

@@ -7,6 +7,11 @@ complain() {
     exit 99
 }
 
+# Waits until a process that `timeout -s KILL` has killed is gone and has let go of its run: let_go RUN
+let_go() {
+    [ ! -e "$1/lock" ] || flock -w 60 "$1/lock" true || complain "$1: still locked"
+}
+
 # A copy of a tiny checkpoint that may be broken: model FAMILY DIR
 model() {
     mkdir "$2"

@@ -19,7 +19,7 @@ for script in "$here"/*-*.sh; do
     [[ $name == $pattern ]] || continue
     base=${script%.sh} want=0 why=
     mkdir "$scratch/$name"
-    (cd "$scratch/$name" && timeout 120 bash "$script") >"$scratch/stdout" 2>"$scratch/stderr" </dev/null
+    (cd "$scratch/$name" && timeout 300 bash "$script") >"$scratch/stdout" 2>"$scratch/stderr" </dev/null
     got=$?
     [ -f "$base.exit" ] && want=$(cat "$base.exit")
     [ "$got" = "$want" ] || why="exit status $got, not $want"

@@ -8,6 +8,7 @@ kills=0
 for delay in 0.05 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8; do
     [ -e part/sweep.svg ] && break
     timeout -s KILL "$delay" tegu sweep "${SWEEP[@]}" -o part -q >/dev/null 2>&1 && break
+    for run in part/*.run; do let_go "$run"; done
     kills=$((kills + 1))
 done
 [ "$kills" -ge 2 ] || complain "killed $kills times only"
