@@ -3,8 +3,6 @@
  * directory is no model. */
 #include "convert/native.h"
 
-#include <float.h>
-#include <math.h>
 #include <stdio.h>
 
 #include "base/file.h"
@@ -39,13 +37,12 @@ static const char *const copied[] = {
 static int check_values(const struct tg_param *p, const float *data, enum tg_dtype dtype,
                         const char *dir, struct tg_err *err)
 {
-    const float largest = tg_dtype_largest(dtype);
+    const size_t at = tg_f32_beyond(data, p->count, tg_dtype_largest(dtype));
 
-    for (size_t i = 0; i < p->count; i++)
-        if (!(fabsf(data[i]) <= largest))
-            return tg_fail(err, TG_ERR_VALUE,
-                           "%s: parameter '%s' is %g at element %zu, which %s cannot hold", dir,
-                           p->name, data[i], i, tg_dtype_info(dtype)->name);
+    if (at < p->count)
+        return tg_fail(err, TG_ERR_VALUE,
+                       "%s: parameter '%s' is %g at element %zu, which %s cannot hold", dir,
+                       p->name, data[at], at, tg_dtype_info(dtype)->name);
     return TG_OK;
 }
 

@@ -36,6 +36,21 @@ void tg_remark(struct tg_remarks *r, const char *fmt, ...)
         r->failed = true;
 }
 
+void tg_remark_model(struct tg_remarks *r, const struct tg_reason *reasons, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (reasons[i].holds)
+            tg_remark(r, "%s", reasons[i].text);
+}
+
+void tg_remark_layer(struct tg_remarks *r, size_t layer, const struct tg_reason *reasons,
+                     size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (reasons[i].holds)
+            tg_remark(r, "layer %zu: %s", layer, reasons[i].text);
+}
+
 void tg_remarks_release(struct tg_remarks *r)
 {
     for (size_t i = 0; i < r->count; i++)

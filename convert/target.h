@@ -24,6 +24,15 @@ struct tg_remarks {
     bool failed; /* out of memory */
 };
 void tg_remark(struct tg_remarks *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A table of what a target does not hold: a line for each row that is true, of the model, or with
+ * the layer's number before it */
+struct tg_reason {
+    bool holds;
+    const char *text;
+};
+void tg_remark_model(struct tg_remarks *r, const struct tg_reason *reasons, size_t count);
+void tg_remark_layer(struct tg_remarks *r, size_t layer, const struct tg_reason *reasons,
+                     size_t count);
 void tg_remarks_release(struct tg_remarks *r);
 
 /* The model that is exported: a checkpoint, or a block of parameters in memory. */

@@ -79,7 +79,7 @@ static const struct tg_option options[] = {
      NULL, false},
     {0, "arch", TG_OPT_CHOICE, AT(arch), NULL, "A",
      "write the model as this architecture: auto: the one that most engines load", 0, 0,
-     tg_choice_export_arch, false},
+     tg_choice_any_arch, false},
     {0, "allow-irregular", TG_OPT_FLAG, AT(allow_irregular), NULL, NULL,
      "with --arch: also layouts that some engine loads wrongly without a word", 0, 0, NULL, false},
     {0, "dry-run", TG_OPT_FLAG, AT(dry_run), NULL, NULL,

@@ -94,15 +94,25 @@ const char *tg_choice_weight_dtype(size_t i)
     return i < 3 ? names[i] : NULL;
 }
 
-const char *tg_choice_arch(size_t i)
+static const char *arch_at(size_t i, bool gguf)
 {
     static const char *const first[] = {"auto", "tegu"};
     if (i < 2)
         return first[i];
     for (size_t k = 0, n = 2; tg_targets[k]; k++)
-        if (!tg_targets[k]->gguf && n++ == i)
+        if ((gguf || !tg_targets[k]->gguf) && n++ == i)
             return tg_targets[k]->name;
     return NULL;
+}
+
+const char *tg_choice_arch(size_t i)
+{
+    return arch_at(i, false);
+}
+
+const char *tg_choice_any_arch(size_t i)
+{
+    return arch_at(i, true);
 }
 
 const char *tg_choice_progress(size_t i)

@@ -9,15 +9,6 @@
 #include "convert/export_files.h"
 #include "tools/front_matter.h"
 
-const char *tg_choice_export_arch(size_t i)
-{
-    static const char *const first[] = {"auto", "tegu"};
-
-    if (i < 2)
-        return first[i];
-    return tg_targets[i - 2] ? tg_targets[i - 2]->name : NULL;
-}
-
 int tg_export_choose(const char *arch, bool gguf, bool allow_irregular,
                      const struct tg_model_spec *spec, const struct tg_target **target,
                      struct tg_remarks *why, struct tg_err *err)

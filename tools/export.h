@@ -42,7 +42,4 @@ void tg_export_tell(struct tg_tool *t, const struct tg_export_result *r,
 int tg_export_verdicts(const struct tg_tool *t, const struct tg_model_spec *spec,
                        struct tg_err *err);
 
-/* Names of --arch: auto, tegu, then the targets' */
-const char *tg_choice_export_arch(size_t i);
-
 #endif

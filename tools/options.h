@@ -108,7 +108,9 @@ const char *tg_nearest(const char *word, const char *const *words, size_t count)
 const char *tg_choice_mixer(size_t i);
 const char *tg_choice_suite(size_t i);
 const char *tg_choice_weight_dtype(size_t i);
-const char *tg_choice_arch(size_t i);
+const char *
+tg_choice_arch(size_t i); /* of --arch: auto, tegu, and the targets that are directories */
+const char *tg_choice_any_arch(size_t i); /* the same with GGUF files */
 const char *tg_choice_progress(size_t i);
 
 #endif

@@ -15,7 +15,7 @@ int tg_output_apart(const char *path, const char *input, struct tg_err *err);
 
 struct tg_checkpoint_job {
     const struct tg_model *model;
-    const char *arch;          /* as tg_choice_export_arch, no GGUF one; NULL: native */
+    const char *arch;          /* as tg_choice_arch; NULL: native */
     const char *dtype;         /* as tg_choice_weight_dtype */
     int64_t max_shard;         /* bytes; 0: one file */
     const char *tokenizer_dir; /* whose tokenizer files are copied */

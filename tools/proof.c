@@ -66,13 +66,16 @@ int tg_proof_adapted(const struct tg_export *x, const struct tg_ctx *ctx, struct
 
 void tg_proof_round(struct tg_model *m, enum tg_dtype dtype)
 {
+    enum { PIECE = 1 << 12 };
+    float raw[PIECE]; /* the types take four bytes at most */
+
     for (size_t i = 0; i < m->params.count; i++) {
         const struct tg_param *p = &m->params.items[i];
-        for (size_t e = 0; e < p->count; e++) {
-            float *v = &m->data[p->offset + e];
-            unsigned char raw[8];
-            tg_dtype_from_f32(dtype, v, raw, 1);
-            tg_dtype_to_f32(dtype, raw, v, 1);
+        for (size_t at = 0; at < p->count; at += PIECE) {
+            const size_t n = p->count - at < PIECE ? p->count - at : PIECE;
+            float *values = m->data + p->offset + at;
+            tg_dtype_from_f32(dtype, values, raw, n);
+            tg_dtype_to_f32(dtype, raw, values, n);
         }
     }
 }

@@ -141,23 +141,12 @@ static struct tg_layer_spec adapted(const struct tg_model_spec *spec, const stru
     return to;
 }
 
-/* What is true and should not be */
-struct reason {
-    bool is;
-    const char *why;
-};
-
-static void say(struct tg_remarks *to, size_t layer, const struct reason *reasons, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (reasons[i].is)
-            tg_remark(to, "layer %zu: %s", layer, reasons[i].why);
-}
-#define SAY(to, layer, reasons) say(to, layer, reasons, sizeof(reasons) / sizeof *(reasons))
+#define SAY(to, layer, reasons)                                                                    \
+    tg_remark_layer(to, layer, reasons, sizeof(reasons) / sizeof *(reasons))
 
 static void check_frame(const struct tg_model_spec *s, struct tg_remarks *why)
 {
-    const struct reason reasons[] = {
+    const struct tg_reason reasons[] = {
         {s->norm.kind != TG_NORM_RMS || s->norm.bias || s->norm.bare || s->norm.plus_one,
          "its norms are not RMS norms with a plain weight"},
         {s->no_norm_out, "it has no norm before the head"},
@@ -169,16 +158,14 @@ static void check_frame(const struct tg_model_spec *s, struct tg_remarks *why)
         {s->learned_positions != 0, "positions are learned"},
     };
 
-    for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
-        if (reasons[i].is)
-            tg_remark(why, "%s", reasons[i].why);
+    tg_remark_model(why, reasons, sizeof reasons / sizeof *reasons);
 }
 
 /* Residuals and mlp, of every layer */
 static void check_block(const struct tg_model_spec *s, size_t i, struct tg_remarks *why)
 {
     const struct tg_layer_spec *l = &s->layers[i];
-    const struct reason reasons[] = {
+    const struct tg_reason reasons[] = {
         {l->residual != TG_RESIDUAL_PRE || tg_factor(l->mixer_scale) != 1 ||
              tg_factor(l->mlp_scale) != 1,
          "its branches do not join as in Llama"},
@@ -195,7 +182,7 @@ static void check_block(const struct tg_model_spec *s, size_t i, struct tg_remar
 /* Attention's fields that no layer of fla has */
 static void check_heads(const struct tg_layer_spec *l, size_t i, struct tg_remarks *why)
 {
-    const struct reason reasons[] = {
+    const struct tg_reason reasons[] = {
         {l->o_bias, "its output projection has a bias"},
         {l->output_gate, "its attention has an output gate"},
         {l->qkv_clip != 0, "its q, k and v are limited (qkv_clip)"},
@@ -209,7 +196,7 @@ static void check_kept(const struct tg_model_spec *s, size_t i, struct tg_remark
 {
     const struct tg_layer_spec *l = &s->layers[i];
     const struct tg_rope *r = &s->ropes[l->rope];
-    const struct reason reasons[] = {
+    const struct tg_reason reasons[] = {
         {l->heads * l->head_dim != s->width, "its heads together have not the size of the width"},
         {tg_value_dim(l) != l->head_dim, "values have another size than keys"},
         {l->qk_norm != TG_QK_NONE, "its q and k have norms, fla's softmax attention has none"},
@@ -233,7 +220,7 @@ static void check_mixer(const struct tg_model_spec *s, size_t i, const struct wa
     const struct tg_rope *r = &s->ropes[l->rope];
     const size_t S = tg_value_heads(l), K = l->head_dim, V = tg_value_dim(l);
     const bool turned = l->rotary_dim && !l->linear_plain, bound = has(l, "lower_bound");
-    const struct reason reasons[] = {
+    const struct tg_reason reasons[] = {
         {l->window != 0, "it has a window beside the linear branch"},
         {turned && !w->rotary, "its linear branch is rotated (rotary=false fits)"},
         {w->rotary && (!turned || l->rotary_dim != K || r->kind != TG_ROPE_DEFAULT ||
@@ -495,7 +482,7 @@ static void check_plan(const struct tg_model_spec *teacher, const struct way *w,
     for (size_t i = 0; i < teacher->layer_count; i++) {
         const struct tg_layer_spec *l = &teacher->layers[i];
         const struct tg_rope *r = &teacher->ropes[l->rope];
-        const struct reason reasons[] = {
+        const struct tg_reason reasons[] = {
             {!kept(l), "it is no softmax attention"},
             {l->qkv_bias, "its projections have biases, fla's linear layers have none"},
             {l->qk_norm != TG_QK_NONE && w->q_norm,

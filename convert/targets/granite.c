@@ -9,27 +9,14 @@
 #include "convert/config.h"
 #include "convert/targets/plain.h"
 
-static bool is(const struct tg_layer_spec *l, const char *mixer)
-{
-    return strcmp(l->mixer->name, mixer) == 0;
-}
-
-static const struct tg_layer_spec *first(const struct tg_model_spec *spec, const char *mixer)
-{
-    for (size_t i = 0; i < spec->layer_count; i++)
-        if (is(&spec->layers[i], mixer))
-            return &spec->layers[i];
-    return NULL;
-}
-
 const struct tg_layer_spec *tg_granite_recurrent(const struct tg_model_spec *spec)
 {
-    return first(spec, "mamba2");
+    return tg_plain_first(spec, "mamba2");
 }
 
 const struct tg_layer_spec *tg_granite_attention(const struct tg_model_spec *spec)
 {
-    return first(spec, "softmax");
+    return tg_plain_first(spec, "softmax");
 }
 
 bool tg_granite_rotary(const struct tg_model_spec *spec)
@@ -165,9 +152,9 @@ void tg_granite_check(const struct tg_model_spec *spec, struct tg_remarks *why)
     for (size_t i = 0; i < spec->layer_count && why->count == before; i++) {
         const struct tg_layer_spec *l = &spec->layers[i];
         check_block(spec, i, why);
-        if (is(l, "softmax"))
+        if (tg_plain_is(l, "softmax"))
             check_attention(spec, i, why);
-        else if (is(l, "mamba2"))
+        else if (tg_plain_is(l, "mamba2"))
             check_recurrent(spec, i, why);
         else
             tg_remark(why, "layer %zu: its mixer is %s, must be softmax or mamba2", i,
@@ -199,7 +186,7 @@ static bool biased(const struct tg_model_spec *spec, const char *mixer)
 {
     for (size_t i = 0; i < spec->layer_count; i++) {
         const struct tg_layer_spec *l = &spec->layers[i];
-        if (is(l, mixer) &&
+        if (tg_plain_is(l, mixer) &&
             (l->qkv_bias || l->o_bias || l->recurrent.proj_bias || l->recurrent.out_bias))
             return true;
     }
@@ -229,22 +216,11 @@ int tg_granite_adapt(struct tg_export *x, struct tg_err *err)
         l->gate_scale = l->down_scale = l->mixer_skip = l->mlp_skip = 0;
         l->rope = l->value_dim = l->value_heads = l->feature_dim = 0;
         l->feature_map = (enum tg_feature_map)0;
-        if (is(l, "softmax"))
+        if (tg_plain_is(l, "softmax"))
             l->qkv_bias = l->o_bias = attention_bias;
         else
             adapt_recurrent(l, s->norm.eps, proj_bias);
     }
-    return TG_OK;
-}
-
-int tg_granite_fill(const struct tg_export *x, const struct tg_param *p, float *dst,
-                    struct tg_err *err)
-{
-    const char *dot = strrchr(p->name, '.');
-
-    if (tg_export_has(x, p->name) || !p->is_mixer || !dot || strcmp(dot, ".bias") != 0)
-        return tg_export_same(x, p, dst, err);
-    memset(dst, 0, p->count * sizeof *dst);
     return TG_OK;
 }
 

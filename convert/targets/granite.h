@@ -19,9 +19,6 @@ void tg_granite_check(const struct tg_model_spec *spec, struct tg_remarks *why);
 /* x->spec becomes what the family's reader makes of the config: the biases that one layer has, all
  * have; the softmax layers' rope is the model's only one. */
 int tg_granite_adapt(struct tg_export *x, struct tg_err *err);
-/* A parameter of the source, or the zeros of a bias that it lacks */
-int tg_granite_fill(const struct tg_export *x, const struct tg_param *p, float *dst,
-                    struct tg_err *err);
 /* The mixer that every engine of either file loads, if the teacher's own layers fit: one group,
  * twice the width, no biases in the projections (llama.cpp asks for all three) */
 int tg_granite_plan(const struct tg_model_spec *teacher, const char *mixer, char *text, size_t size,

@@ -5,6 +5,7 @@
 #include "convert/gguf_model.h"
 #include "convert/targets/gguf.h"
 #include "convert/targets/granite.h"
+#include "convert/targets/plain.h"
 
 static void check_recurrent(const struct tg_model_spec *spec, struct tg_remarks *why)
 {
@@ -147,7 +148,7 @@ const struct tg_target tg_target_granitehybrid = {
     .gguf = true,
     .check = check,
     .adapt = adapt,
-    .fill = tg_granite_fill,
+    .fill = tg_plain_fill,
     .names = tg_gguf_granitehybrid_names,
     .keys = keys,
     .extra = tg_gguf_rope_freqs,

@@ -8,6 +8,7 @@
 #include "convert/config_recurrent.h"
 #include "convert/names.h"
 #include "convert/targets/granite.h"
+#include "convert/targets/plain.h"
 
 static void check(const struct tg_model_spec *spec, struct tg_remarks *why)
 {
@@ -173,7 +174,7 @@ const struct tg_target tg_target_granitemoehybrid = {
     .check = check,
     .pitfalls = pitfalls,
     .adapt = adapt,
-    .fill = tg_granite_fill,
+    .fill = tg_plain_fill,
     .names = names,
     .config = config,
     .plan = tg_granite_plan,

@@ -10,19 +10,6 @@
 #include "convert/names.h"
 #include "convert/targets/plain.h"
 
-static bool is(const struct tg_layer_spec *l, const char *mixer)
-{
-    return strcmp(l->mixer->name, mixer) == 0;
-}
-
-static const struct tg_layer_spec *first(const struct tg_model_spec *spec, const char *mixer)
-{
-    for (size_t i = 0; i < spec->layer_count; i++)
-        if (is(&spec->layers[i], mixer))
-            return &spec->layers[i];
-    return NULL;
-}
-
 /* The first layer whose mlp is dense, or of experts */
 static const struct tg_layer_spec *first_mlp(const struct tg_model_spec *spec, bool experts)
 {
@@ -32,23 +19,11 @@ static const struct tg_layer_spec *first_mlp(const struct tg_model_spec *spec, b
     return NULL;
 }
 
-struct row {
-    bool bad;
-    const char *what;
-};
-
-static void say(size_t layer, const struct row *rows, size_t count, struct tg_remarks *why)
-{
-    for (size_t i = 0; i < count; i++)
-        if (rows[i].bad)
-            tg_remark(why, "layer %zu: %s", layer, rows[i].what);
-}
-
 static void check_kda(const struct tg_model_spec *spec, size_t i, struct tg_remarks *why)
 {
-    const struct tg_layer_spec *l = &spec->layers[i], *a = first(spec, "kda");
+    const struct tg_layer_spec *l = &spec->layers[i], *a = tg_plain_first(spec, "kda");
     const double eps = l->recurrent.norm_eps;
-    const struct row rows[] = {
+    const struct tg_reason reasons[] = {
         {l->rotary_dim && !l->linear_plain,
          "it has rotary positions; plan its layers with rotary=false"},
         {l->qkv_bias || l->o_bias, "its projections have biases"},
@@ -64,7 +39,7 @@ static void check_kda(const struct tg_model_spec *spec, size_t i, struct tg_rema
     };
 
     tg_plain_attention(spec, i, why);
-    say(i, rows, sizeof rows / sizeof *rows, why);
+    tg_remark_layer(why, i, reasons, sizeof reasons / sizeof *reasons);
 }
 
 static bool same_latents(const struct tg_layer_spec *l, const struct tg_layer_spec *a)
@@ -76,21 +51,22 @@ static bool same_latents(const struct tg_layer_spec *l, const struct tg_layer_sp
 static void check_mla(const struct tg_model_spec *spec, size_t i, struct tg_remarks *why)
 {
     const struct tg_layer_spec *l = &spec->layers[i];
-    const struct row rows[] = {
+    const struct tg_reason reasons[] = {
         {spec->ropes[l->rope].kind != TG_ROPE_NONE, "it has rotary positions"},
         {l->window != 0, "it sees a window"},
         {l->attn_softcap != 0, "its scores are capped"},
         {l->attn_scale != 1 / sqrt((double)l->head_dim), "its scores have a scale of their own"},
         {l->latent_eps != 1e-6, "the epsilon of its latents' norms is not 1e-6"},
-        {!same_latents(l, first(spec, "mla")), "its sizes are not those of the first mla layer"},
+        {!same_latents(l, tg_plain_first(spec, "mla")),
+         "its sizes are not those of the first mla layer"},
     };
-    say(i, rows, sizeof rows / sizeof *rows, why);
+    tg_remark_layer(why, i, reasons, sizeof reasons / sizeof *reasons);
 }
 
 static void check_experts(const struct tg_model_spec *spec, size_t i, struct tg_remarks *why)
 {
     const struct tg_moe_spec *m = &spec->layers[i].moe, *a = &first_mlp(spec, true)->moe;
-    const struct row rows[] = {
+    const struct tg_reason reasons[] = {
         {m->router != TG_ROUTER_SIGMOID || !m->correction || m->router_bias,
          "its router is not one of sigmoids with a correction"},
         {m->expert_bias, "its experts have biases"},
@@ -102,7 +78,7 @@ static void check_experts(const struct tg_model_spec *spec, size_t i, struct tg_
              m->groups_kept != a->groups_kept || m->shared_dim != a->shared_dim,
          "its experts are not those of the first such layer"},
     };
-    say(i, rows, sizeof rows / sizeof *rows, why);
+    tg_remark_layer(why, i, reasons, sizeof reasons / sizeof *reasons);
 }
 
 static void check_block(const struct tg_model_spec *spec, size_t i, struct tg_remarks *why)
@@ -129,9 +105,9 @@ static void check(const struct tg_model_spec *spec, struct tg_remarks *why)
     for (size_t i = 0; i < spec->layer_count && why->count == before; i++) {
         const struct tg_layer_spec *l = &spec->layers[i];
         check_block(spec, i, why);
-        if (is(l, "kda"))
+        if (tg_plain_is(l, "kda"))
             check_kda(spec, i, why);
-        else if (is(l, "mla"))
+        else if (tg_plain_is(l, "mla"))
             check_mla(spec, i, why);
         else
             tg_remark(
@@ -151,7 +127,7 @@ static size_t first_sparse(const struct tg_model_spec *spec)
 
 static void pitfalls(const struct tg_model_spec *spec, struct tg_remarks *why)
 {
-    if (!first(spec, "mla"))
+    if (!tg_plain_first(spec, "mla"))
         tg_remark(why, "no layer is mla: transformers fails unless use_cache is false");
     for (size_t i = first_sparse(spec); i < spec->layer_count; i++)
         if (!spec->layers[i].moe.experts) {
@@ -167,7 +143,7 @@ static void adapt_layer(struct tg_model_spec *s, struct tg_layer_spec *l, bool b
     l->gate_scale = l->down_scale = 0;
     l->feature_dim = l->rope = 0;
     l->feature_map = (enum tg_feature_map)0;
-    if (is(l, "mla")) {
+    if (tg_plain_is(l, "mla")) {
         l->qkv_bias = l->o_bias = bias;
         l->value_dim = tg_value_dim(l);
         l->value_heads = 0;
@@ -191,7 +167,7 @@ static int adapt(struct tg_export *x, struct tg_err *err)
     (void)err;
 
     for (size_t i = 0; i < s->layer_count; i++)
-        bias |= is(&s->layers[i], "mla") && (s->layers[i].qkv_bias || s->layers[i].o_bias);
+        bias |= tg_plain_is(&s->layers[i], "mla") && (s->layers[i].qkv_bias || s->layers[i].o_bias);
     for (size_t i = 0; i < s->layer_count; i++)
         adapt_layer(s, &s->layers[i], bias);
     snprintf(s->family, sizeof s->family, "kimi_linear");
@@ -204,18 +180,12 @@ static int adapt(struct tg_export *x, struct tg_err *err)
     return TG_OK;
 }
 
-/* Biases that one latent layer has and another not are zero there. Transformers does not tie the
- * head of this class, whatever the config says: it is written. */
+/* Transformers does not tie the head of this class, whatever the config says: it is written. */
 static int fill(const struct tg_export *x, const struct tg_param *p, float *dst, struct tg_err *err)
 {
-    const char *dot = strrchr(p->name, '.');
-
     if (!tg_export_has(x, p->name) && strcmp(p->name, "head.weight") == 0)
         return tg_export_read(x, "embed.weight", dst, p->count, err);
-    if (tg_export_has(x, p->name) || !p->is_mixer || !dot || strcmp(dot, ".bias") != 0)
-        return tg_export_same(x, p, dst, err);
-    memset(dst, 0, p->count * sizeof *dst);
-    return TG_OK;
+    return tg_plain_fill(x, p, dst, err);
 }
 
 /* [1,1,H,1] */
@@ -313,7 +283,7 @@ static void put_listed(struct tg_json_out *out, const char *key, const struct tg
 {
     tg_jout_array(out, key);
     for (size_t i = 0; i < s->layer_count; i++)
-        if (is(&s->layers[i], mixer))
+        if (tg_plain_is(&s->layers[i], mixer))
             tg_jout_int(out, NULL, (int64_t)i + 1);
     tg_jout_end_array(out);
 }
@@ -322,7 +292,8 @@ static void put_layers(struct tg_json_out *out, const struct tg_model_spec *s)
 {
     tg_jout_array(out, "layer_types");
     for (size_t i = 0; i < s->layer_count; i++)
-        tg_jout_str(out, NULL, is(&s->layers[i], "kda") ? "linear_attention" : "full_attention");
+        tg_jout_str(out, NULL,
+                    tg_plain_is(&s->layers[i], "kda") ? "linear_attention" : "full_attention");
     tg_jout_end_array(out);
     tg_jout_array(out, "mlp_layer_types");
     for (size_t i = 0; i < s->layer_count; i++)
@@ -336,7 +307,7 @@ static void put_layers(struct tg_json_out *out, const struct tg_model_spec *s)
 static void put_kda(struct tg_json_out *out, const struct tg_model_spec *s)
 {
     const struct tg_layer_spec unused = {.heads = 1, .head_dim = 128, .recurrent.conv = 4};
-    const struct tg_layer_spec *l = first(s, "kda");
+    const struct tg_layer_spec *l = tg_plain_first(s, "kda");
 
     l = l ? l : &unused;
     tg_jout_int(out, "linear_num_heads", (int64_t)l->heads);
@@ -355,7 +326,7 @@ static void put_mla(struct tg_json_out *out, const struct tg_model_spec *s)
 {
     const struct tg_layer_spec unused = {
         .heads = 1, .head_dim = 192, .rotary_dim = 64, .value_dim = 128, .kv_rank = 512};
-    const struct tg_layer_spec *l = first(s, "mla");
+    const struct tg_layer_spec *l = tg_plain_first(s, "mla");
 
     l = l ? l : &unused;
     tg_jout_int(out, "num_attention_heads", (int64_t)l->heads);

@@ -5,13 +5,8 @@
 
 #include "convert/targets/qwen3_5.h"
 
-struct reason {
-    bool holds;
-    const char *text;
-};
-
 /* Each reason once, for the first layer that has it */
-static void say(const struct reason *r, size_t count, size_t layer, uint64_t *said,
+static void say(const struct tg_reason *r, size_t count, size_t layer, uint64_t *said,
                 struct tg_remarks *why)
 {
     for (size_t i = 0; i < count; i++) {
@@ -58,7 +53,7 @@ static bool scaled(double factor)
 
 static void check_model(const struct tg_model_spec *s, struct tg_remarks *why)
 {
-    const struct reason reasons[] = {
+    const struct tg_reason reasons[] = {
         {s->norm.kind != TG_NORM_RMS || s->norm.bare || s->norm.bias,
          "norms are RMS norms with a weight and no bias"},
         {s->no_norm_out, "there is a norm before the head"},
@@ -78,7 +73,7 @@ static void check_dense(const struct tg_model_spec *s, size_t i, uint64_t *said,
                         struct tg_remarks *why)
 {
     const struct tg_layer_spec *l = &s->layers[i];
-    const struct reason reasons[] = {
+    const struct tg_reason reasons[] = {
         {l->moe.experts > 0, "its mlp is experts (qwen3_5_moe holds such)"},
         {!l->moe.experts && l->mlp_bias, "the mlp has biases"},
         {!l->moe.experts && l->mlp_dim != s->layers[0].mlp_dim,
@@ -93,7 +88,7 @@ static void check_sparse(const struct tg_model_spec *s, size_t i, uint64_t *said
                          struct tg_remarks *why)
 {
     const struct tg_moe_spec *m = &s->layers[i].moe, *n = &s->layers[0].moe;
-    const struct reason reasons[] = {
+    const struct tg_reason reasons[] = {
         {!m->experts, "its mlp is dense, where the architecture has experts (qwen3_5 holds such)"},
         {m->experts && m->router == TG_ROUTER_SIGMOID, "experts are chosen by sigmoids"},
         {m->experts && m->router == TG_ROUTER_SOFTMAX_TOP && !m->renormalise,
@@ -112,7 +107,7 @@ static void check_sparse(const struct tg_model_spec *s, size_t i, uint64_t *said
 static void check_frame(const struct tg_layer_spec *l, size_t i, uint64_t *said,
                         struct tg_remarks *why)
 {
-    const struct reason reasons[] = {
+    const struct tg_reason reasons[] = {
         {l->residual != TG_RESIDUAL_PRE, "norms do not stand before its branches alone"},
         {scaled(l->mixer_scale) || scaled(l->mlp_scale), "its branches are scaled"},
         {l->mlp_kind != TG_MLP_GATED || l->activation != TG_ACT_SILU,
@@ -146,7 +141,7 @@ static void check_softmax(const struct tg_model_spec *s, size_t i, uint64_t *sai
                           struct tg_remarks *why)
 {
     const struct tg_layer_spec *l = &s->layers[i], *f = tg_qwen3_5_first(s, true);
-    const struct reason reasons[] = {
+    const struct tg_reason reasons[] = {
         {l->qk_norm == TG_QK_NONE, "softmax without q/k norms: the architecture normalises every "
                                    "head of q and k, which destroys their magnitude"},
         {l->qk_norm == TG_QK_EACH || l->qk_norm == TG_QK_WIDE,
@@ -174,7 +169,7 @@ static void check_linear(const struct tg_model_spec *s, size_t i, uint64_t *said
 {
     const struct tg_layer_spec *l = &s->layers[i], *f = tg_qwen3_5_first(s, false);
     const struct tg_recurrent_spec *r = &l->recurrent;
-    const struct reason reasons[] = {
+    const struct tg_reason reasons[] = {
         {l->window > 0, "gated_deltanet with a window beside it"},
         {l->rotary_dim && !l->linear_plain, "rotary in the linear branch (rotary=false has none)"},
         {l->qk_norm != TG_QK_NONE, "gated_deltanet with q/k norms"},
