@@ -10,6 +10,17 @@
 typedef void (*tg_item_fn)(void *ud, size_t item, int worker);
 void tg_parallel(int threads, size_t items, tg_item_fn fn, void *ud);
 
+/* Channels of an item where each channel has one writer that goes through all rows: an even share
+ * of n for each thread, a multiple of TG_LEAST_CHANNELS and at most TG_MOST_CHANNELS. The wider,
+ * the more of a row is read in order, which memory that no cache holds is slow without. */
+enum { TG_LEAST_CHANNELS = 64, TG_MOST_CHANNELS = 512 };
+static inline size_t tg_channels_of_item(size_t n, int threads)
+{
+    size_t share = (n + (size_t)threads - 1) / (size_t)threads;
+    share = (share + TG_LEAST_CHANNELS - 1) / TG_LEAST_CHANNELS * TG_LEAST_CHANNELS;
+    return share < TG_MOST_CHANNELS ? share : TG_MOST_CHANNELS;
+}
+
 int tg_cpu_count(void); /* processors this process may use (affinity and cgroup-quota aware), at
                            least 1, at most 64 */
 

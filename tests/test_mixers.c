@@ -71,7 +71,23 @@ static const struct tg_bench_shape shapes[] = {
      false,
      {65, 1},
      2},
-    {"257", 12, 2, 1, 8, 8, 50, 1, 8, TG_MAP_HEDGEHOG_SOFTMAX, true, false, true, false, {257}, 1},
+    /* features so many that a far branch takes several strips (far.c) */
+    {"257",
+     12,
+     2,
+     1,
+     8,
+     8,
+     50,
+     1,
+     128,
+     TG_MAP_HEDGEHOG_SOFTMAX,
+     true,
+     false,
+     true,
+     false,
+     {257},
+     1},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 

@@ -21,6 +21,17 @@ static inline size_t tg_batch_past(const struct tg_batch *b, size_t i)
     return b->past ? b->past[i] : 0;
 }
 
+/* Of `groups` groups of heads, how many one item of work takes, strip of rows after strip. All of a
+ * sequence, unless threads would wait: the rows of heads lie beside each other, and memory that is
+ * read in order comes in time. */
+static inline size_t tg_batch_groups_at_once(const struct tg_batch *b, size_t groups, int threads)
+{
+    const size_t n = (size_t)threads;
+    if (b->count % n == 0 || b->count >= 8 * n)
+        return groups;
+    return groups > n ? groups / n : 1;
+}
+
 /* The constant states of a batch's sequences: sequence i's is of[i] + offset. of NULL: every
  * sequence starts from zeros and its end is forgotten. */
 struct tg_states {

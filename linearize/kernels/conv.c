@@ -7,7 +7,7 @@
 
 #include "base/pool.h"
 
-enum { BLOCK = 64 };
+enum { BLOCK = TG_MOST_CHANNELS };
 
 struct job {
     const struct tg_ctx *ctx;
@@ -17,6 +17,7 @@ struct job {
     float *y;
     struct tg_states states;
     float *dy, *dx, *dw, *dbias;
+    size_t block; /* channels of an item */
 };
 
 /* One item: channels from..from+n-1 with their weights by tap */
@@ -29,8 +30,8 @@ struct block {
 static void block_begin(const struct job *j, size_t item, struct block *b)
 {
     size_t D = j->c->D, taps = j->c->taps;
-    b->from = item * BLOCK;
-    b->n = D - b->from < BLOCK ? D - b->from : BLOCK;
+    b->from = item * j->block;
+    b->n = D - b->from < j->block ? D - b->from : j->block;
     b->ld = j->c->ld_x ? j->c->ld_x : D;
     memset(b->zero, 0, sizeof b->zero);
     for (size_t i = 0; i < b->n; i++)
@@ -108,9 +109,10 @@ static void fwd_item(void *ud, size_t item, int worker)
     }
 }
 
-static size_t items_of(const struct tg_conv *c)
+static void run(struct job *j, tg_item_fn item)
 {
-    return (c->D + BLOCK - 1) / BLOCK;
+    j->block = tg_channels_of_item(j->c->D, j->ctx->threads);
+    tg_parallel(j->ctx->threads, (j->c->D + j->block - 1) / j->block, item, j);
 }
 
 void tg_conv_fwd(const struct tg_ctx *ctx, const struct tg_conv *c, const struct tg_batch *batch,
@@ -119,7 +121,7 @@ void tg_conv_fwd(const struct tg_ctx *ctx, const struct tg_conv *c, const struct
 {
     struct job j = {
         .ctx = ctx, .c = c, .batch = batch, .x = x, .w = w, .bias = bias, .y = y, .states = states};
-    tg_parallel(ctx->threads, items_of(c), fwd_item, &j);
+    run(&j, fwd_item);
 }
 
 /* dy of one row becomes du, silu'(u) = (1 + u (1 - 1/s)) / s; adds to the weights' gradients */
@@ -144,27 +146,37 @@ static void row_bwd(const struct job *j, const struct block *b, size_t begin, si
         j->dbias[b->from + i] += du[i];
 }
 
+/* dx of row t of n, once du of the rows that read it is there */
+static void dx_row(const struct job *j, const struct block *b, size_t begin, size_t n, size_t t)
+{
+    const size_t taps = j->c->taps;
+    float *dx = j->dx + (begin + t) * b->ld + b->from;
+    memset(dx, 0, b->n * sizeof *dx);
+    for (size_t tap = 0; tap < taps; tap++) {
+        size_t at = t + taps - 1 - tap;
+        const float *du = j->dy + (begin + at) * j->c->D + b->from;
+        for (size_t x = 0; at < n && x < b->n; x++)
+            dx[x] += b->w[tap][x] * du[x];
+    }
+}
+
 static void bwd_item(void *ud, size_t item, int worker)
 {
     const struct job *j = ud;
-    size_t taps = j->c->taps, D = j->c->D;
+    size_t taps = j->c->taps;
     struct block b;
-    float dw[TG_CONV_MAX_TAPS][BLOCK] = {{0}};
+    float dw[TG_CONV_MAX_TAPS][BLOCK];
     (void)worker;
     block_begin(j, item, &b);
+    memset(dw, 0, taps * sizeof *dw);
     for (size_t i = 0; i < j->batch->count; i++) {
         size_t begin = j->batch->begin[i], n = j->batch->begin[i + 1] - begin;
-        for (size_t t = 0; t < n; t++)
-            row_bwd(j, &b, begin, t, dw);
-        for (size_t t = 0; j->dx && t < n; t++) {
-            float *dx = j->dx + (begin + t) * b.ld + b.from;
-            memset(dx, 0, b.n * sizeof *dx);
-            for (size_t tap = 0; tap < taps; tap++) {
-                size_t at = t + taps - 1 - tap;
-                const float *du = j->dy + (begin + at) * D + b.from;
-                for (size_t x = 0; at < n && x < b.n; x++)
-                    dx[x] += b.w[tap][x] * du[x];
-            }
+        size_t last = n + taps - 1; /* du of rows from n on is zero */
+        for (size_t t = 0; t < last; t++) {
+            if (t < n)
+                row_bwd(j, &b, begin, t, dw);
+            if (j->dx && t + 1 >= taps)
+                dx_row(j, &b, begin, n, t + 1 - taps);
         }
     }
     for (size_t x = 0; j->dw && x < b.n; x++)
@@ -186,7 +198,7 @@ void tg_conv_bwd(const struct tg_ctx *ctx, const struct tg_conv *c, const struct
                     .dx = dx,
                     .dw = dw,
                     .dbias = dbias};
-    tg_parallel(ctx->threads, items_of(c), bwd_item, &j);
+    run(&j, bwd_item);
 }
 
 void tg_conv_ref(const struct tg_conv *c, size_t n, const double *x, const double *w,

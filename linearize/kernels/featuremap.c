@@ -22,6 +22,16 @@ size_t tg_map_features(const struct tg_map *m)
     return tg_map_count(m->kind, m->K, m->F);
 }
 
+/* Rows worked on at a time: the features that a product writes are still in a cache when they are
+ * read */
+static size_t strip_of(const struct tg_map *m, size_t rows)
+{
+    enum { STRIP_FLOATS = 1 << 15, LEAST = 16 };
+    size_t strip = STRIP_FLOATS / tg_map_features(m);
+    strip = strip > LEAST ? strip : LEAST;
+    return rows < strip ? rows : strip;
+}
+
 /* u [F] in place of y's first half; y [2F] */
 static void exp_row(const struct tg_kernels *kern, size_t F, bool softmax, float *y)
 {
@@ -100,12 +110,15 @@ void tg_map_fwd(const struct tg_kernels *kern, const struct tg_map *m, size_t n,
         return;
     }
     assert(m->F <= tg_feature_dim_limit(m->kind));
-    tg_gemm1(false, false, n, m->F, m->K, 1, x, ld_x, w, m->F, 0, y, ld_y);
-    for (size_t r = 0; r < n; r++)
-        if (m->kind == TG_MAP_TAYLOR)
-            taylor_row(m->F, y + r * ld_y);
-        else
-            exp_row(kern, m->F, m->kind == TG_MAP_HEDGEHOG_SOFTMAX, y + r * ld_y);
+    for (size_t at = 0, rows; at < n; at += rows, x += rows * ld_x, y += rows * ld_y) {
+        rows = strip_of(m, n - at);
+        tg_gemm1(false, false, rows, m->F, m->K, 1, x, ld_x, w, m->F, 0, y, ld_y);
+        for (size_t r = 0; r < rows; r++)
+            if (m->kind == TG_MAP_TAYLOR)
+                taylor_row(m->F, y + r * ld_y);
+            else
+                exp_row(kern, m->F, m->kind == TG_MAP_HEDGEHOG_SOFTMAX, y + r * ld_y);
+    }
 }
 
 /* dy [2F] -> du [F] in its first half */
@@ -131,13 +144,18 @@ void tg_map_bwd(const struct tg_kernels *kern, const struct tg_map *m, size_t n,
                 dx[r * ld_x + i] += plain_slope(m->kind, y[r * ld_y + i]) * dy[r * ld_y + i];
         return;
     }
-    for (size_t r = 0; r < n; r++)
-        if (m->kind == TG_MAP_TAYLOR)
-            taylor_row_bwd(kern, m->F, y + r * ld_y, dy + r * ld_y);
-        else
-            exp_row_bwd(kern, m->F, m->kind == TG_MAP_HEDGEHOG_SOFTMAX, y + r * ld_y,
-                        dy + r * ld_y);
-    tg_gemm1(false, true, n, m->K, m->F, 1, dy, ld_y, w, m->F, 1, dx, ld_x);
-    if (dw)
-        tg_gemm1(true, false, m->K, m->F, n, 1, x, ld_x, dy, ld_y, 1, dw, m->F);
+    for (size_t at = 0, rows; at < n; at += rows) {
+        rows = strip_of(m, n - at);
+        const float *xs = x + at * ld_x;
+        float *du = dy + at * ld_y;
+        for (size_t r = 0; r < rows; r++)
+            if (m->kind == TG_MAP_TAYLOR)
+                taylor_row_bwd(kern, m->F, y + (at + r) * ld_y, du + r * ld_y);
+            else
+                exp_row_bwd(kern, m->F, m->kind == TG_MAP_HEDGEHOG_SOFTMAX, y + (at + r) * ld_y,
+                            du + r * ld_y);
+        tg_gemm1(false, true, rows, m->K, m->F, 1, du, ld_y, w, m->F, 1, dx + at * ld_x, ld_x);
+        if (dw)
+            tg_gemm1(true, false, m->K, m->F, rows, 1, xs, ld_x, du, ld_y, 1, dw, m->F);
+    }
 }

@@ -45,7 +45,7 @@ struct scratch {
     float *S, *z;   /* [K,V], [K] when the caller keeps no state */
 };
 
-static size_t chunk_of(size_t chunk)
+size_t tg_outer_chunk_rows(size_t chunk)
 {
     return chunk ? chunk : DEFAULT_CHUNK;
 }
@@ -71,30 +71,31 @@ static size_t scratch_lay(size_t K, size_t V, size_t C, bool across, float *base
 size_t tg_outer_head_work(size_t K, size_t V, size_t chunk)
 {
     struct scratch s;
-    return scratch_lay(K, V, chunk_of(chunk), false, NULL, &s);
+    return scratch_lay(K, V, tg_outer_chunk_rows(chunk), false, NULL, &s);
 }
 
 size_t tg_outer_across_work(size_t n, size_t K, size_t V, size_t chunk)
 {
     struct scratch s;
-    return scratch_lay(K, V, chunk_of(chunk) < n ? chunk_of(chunk) : n, true, NULL, &s);
+    return scratch_lay(K, V, tg_outer_chunk_rows(chunk) < n ? tg_outer_chunk_rows(chunk) : n, true,
+                       NULL, &s);
 }
 
 static void scratch_of(const struct tg_outer_head *a, float *work, struct scratch *s)
 {
-    size_t C = chunk_of(a->chunk);
+    size_t C = tg_outer_chunk_rows(a->chunk);
     scratch_lay(a->K, a->V, a->across && a->n < C ? a->n : C, a->across, work, s);
 }
 
 /* Do the keys of a chunk that has C rows enter the state? */
 static bool enters(const struct tg_outer_head *a, size_t C)
 {
-    return !a->across || C == chunk_of(a->chunk);
+    return !a->across || C == tg_outer_chunk_rows(a->chunk);
 }
 
 size_t tg_outer_head_saved(size_t n, size_t K, size_t V, size_t chunk)
 {
-    size_t C = chunk_of(chunk);
+    size_t C = tg_outer_chunk_rows(chunk);
     return (n + C - 1) / C * (K * V + K);
 }
 
@@ -197,10 +198,19 @@ static void chunk_fwd(const struct tg_kernels *kern, const struct tg_outer_head 
     state_update(kern, C, K, V, s->eb[C - 1], k, a->ld_k, s->W, s->ec, S, z);
 }
 
+/* The state before a text and the gradient after it mostly are: their products are skipped. */
+static bool all_zero(const float *x, size_t n)
+{
+    size_t i = 0;
+    while (i < n && x[i] == 0)
+        i++;
+    return i == n;
+}
+
 void tg_outer_head_fwd(const struct tg_kernels *kern, const struct tg_outer_head *a, float *num,
                        float *den, float *state, float *saved, float *work)
 {
-    size_t C = chunk_of(a->chunk), size = a->K * a->V + a->K;
+    size_t C = tg_outer_chunk_rows(a->chunk), size = a->K * a->V + a->K;
     struct scratch s;
     scratch_of(a, work, &s);
     float *S = state ? state : s.S;
@@ -212,7 +222,8 @@ void tg_outer_head_fwd(const struct tg_kernels *kern, const struct tg_outer_head
             memcpy(saved + t / C * size, S, size * sizeof *S);
         size_t n = a->n - t < C ? a->n - t : C;
         bool keep_end = (state || t + n < a->n) && enters(a, n);
-        chunk_fwd(kern, a, t, n, !state && t == 0, keep_end, num, den, S, S + a->K * a->V, &s);
+        bool empty = t == 0 && (!state || all_zero(S, size));
+        chunk_fwd(kern, a, t, n, empty, keep_end, num, den, S, S + a->K * a->V, &s);
     }
     tg_denormals_restore(mode);
 }
@@ -237,15 +248,6 @@ static void scores_bwd(const struct tg_kernels *kern, const struct tg_outer_head
             p[j] = d[j] = 0;
         s->db[i] += sum;
     }
-}
-
-/* The state before a text and the gradient after it mostly are: their products are skipped. */
-static bool all_zero(const float *x, size_t n)
-{
-    size_t i = 0;
-    while (i < n && x[i] == 0)
-        i++;
-    return i == n;
 }
 
 struct grads {
@@ -325,7 +327,7 @@ void tg_outer_head_bwd(const struct tg_kernels *kern, const struct tg_outer_head
                        const float *saved, const float *dnum, const float *dden, float *dq,
                        float *dk, float *dv, float *dg, float *dstate, float *work)
 {
-    size_t C = chunk_of(a->chunk), size = a->K * a->V + a->K;
+    size_t C = tg_outer_chunk_rows(a->chunk), size = a->K * a->V + a->K;
     struct grads d = {dnum, dden, dq, dk, dv, dg};
     struct scratch s;
     scratch_of(a, work, &s);

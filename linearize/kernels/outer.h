@@ -56,6 +56,7 @@ struct tg_outer_head {
      * it was. */
     bool across;
 };
+size_t tg_outer_chunk_rows(size_t chunk); /* of a chunk, the default included */
 size_t tg_outer_head_work(size_t K, size_t V, size_t chunk);
 /* scratch of such heads of at most n rows */
 size_t tg_outer_across_work(size_t n, size_t K, size_t V, size_t chunk);

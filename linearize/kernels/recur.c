@@ -10,7 +10,7 @@
 
 size_t tg_recur_work(const struct tg_recur *r, int threads)
 {
-    return tg_recur_head_work(r) * (size_t)threads;
+    return (tg_recur_head_work(r) + tg_recur_state(r)) * (size_t)threads;
 }
 
 /* Offset of sequence i's saved states; a sum over those before, so asked for only where states are
@@ -38,6 +38,7 @@ struct job {
     const struct tg_recur_grads *d; /* backward */
     struct tg_states states;
     float *work;
+    size_t each; /* key heads of an item */
 };
 
 static float *at(float *p, size_t offset)
@@ -100,33 +101,75 @@ static struct tg_recur_head head_of(const struct job *j, size_t begin, size_t h,
     return a;
 }
 
-/* An item is a sequence and a key head: the value heads of a group add to the same dq and dk, in
- * order. */
-static void head_item(void *ud, size_t item, int worker)
+/* A sequence's heads [first, end), and where their states are */
+struct heads {
+    size_t i, begin, n, first, end;
+    float *states;        /* [end - first,K,V] */
+    bool carried;         /* they are the caller's */
+    size_t kept, kept_at; /* floats that a head keeps for backward; offset of head 0's */
+    float *work;
+};
+
+static void fwd_chunk(const struct job *j, const struct heads *s, size_t h, size_t t)
+{
+    size_t o;
+    struct tg_recur_head a = head_of(j, s->begin, h, NULL, &o);
+    float *S = s->states + (h - s->first) * j->r->K * j->r->V;
+    a.n = s->n;
+    if (s->n == 1 && s->carried && !j->saved)
+        tg_recur_step(j->ctx->k, j->r, &a.in, S, j->o + o, s->work);
+    else
+        tg_recur_head_fwd(j->ctx->k, &a, t, s->carried, j->o + o, S,
+                          at(j->saved, s->kept_at + h * s->kept), s->work);
+}
+
+static void bwd_chunk(const struct job *j, const struct heads *s, size_t h, size_t t)
+{
+    size_t o;
+    struct tg_recur_grads d;
+    struct tg_recur_head a = head_of(j, s->begin, h, &d, &o);
+    float *dS = s->states + (h - s->first) * j->r->K * j->r->V;
+    a.n = s->n;
+    tg_recur_head_bwd(j->ctx->k, &a, t, j->kept + s->kept_at + h * s->kept, j->dout + o, &d, dS,
+                      s->work);
+}
+
+/* An item is a sequence and some of its key heads, all heads chunk by chunk. The value heads of a
+ * group add to the same dq and dk, in order. */
+static void heads_item(void *ud, size_t item, int worker)
 {
     const struct job *j = ud;
     const struct tg_recur *r = j->r;
-    size_t i = item / r->G, group = item % r->G, per = r->H / r->G, size = r->K * r->V;
-    float *start = tg_state_at(j->states, i);
-    size_t begin = j->batch->begin[i], n = j->batch->begin[i + 1] - begin;
-    size_t kept = tg_recur_head_saved(r, n);
-    size_t base = j->saved || j->kept ? saved_at(r, j->batch, i) : 0;
-    float *work = j->work + (size_t)worker * tg_recur_head_work(r);
-    unsigned mode = tg_denormals_off();
-    for (size_t h = group * per; h < (group + 1) * per; h++) {
-        struct tg_recur_grads d;
-        size_t o, keep = base + h * kept;
-        struct tg_recur_head a = head_of(j, begin, h, &d, &o);
-        float *state = at(start, h * size);
-        a.n = n;
-        if (j->d)
-            tg_recur_head_bwd(j->ctx->k, &a, j->kept + keep, j->dout + o, &d, state, work);
-        else if (n == 1 && state && !j->saved)
-            tg_recur_step(j->ctx->k, r, &a.in, state, j->o + o, work);
-        else
-            tg_recur_head_fwd(j->ctx->k, &a, j->o + o, state, at(j->saved, keep), work);
+    const size_t each = j->each, items = (r->G + each - 1) / each, per = r->H / r->G;
+    const size_t C = tg_recur_chunk_rows(r), size = r->K * r->V, group = item % items * each;
+    struct heads s = {.i = item / items, .first = group * per};
+    s.end = (group + each < r->G ? group + each : r->G) * per;
+    s.begin = j->batch->begin[s.i];
+    s.n = j->batch->begin[s.i + 1] - s.begin;
+    s.kept = tg_recur_head_saved(r, s.n);
+    s.kept_at = j->saved || j->kept ? saved_at(r, j->batch, s.i) : 0;
+    s.work = j->work + (size_t)worker * tg_recur_work(r, 1);
+    s.states = at(tg_state_at(j->states, s.i), s.first * size);
+    s.carried = s.states;
+    if (!s.carried) {
+        s.states = s.work + tg_recur_head_work(r);
+        memset(s.states, 0, (s.end - s.first) * size * sizeof *s.states);
     }
+    unsigned mode = tg_denormals_off();
+    for (size_t chunks = (s.n + C - 1) / C, c = 0; c < chunks; c++)
+        for (size_t h = s.first; h < s.end; h++)
+            if (j->d)
+                bwd_chunk(j, &s, h, (chunks - 1 - c) * C);
+            else
+                fwd_chunk(j, &s, h, c * C);
     tg_denormals_restore(mode);
+}
+
+static void run(struct job *j)
+{
+    const size_t G = j->r->G;
+    j->each = tg_batch_groups_at_once(j->batch, G, j->ctx->threads);
+    tg_parallel(j->ctx->threads, j->batch->count * ((G + j->each - 1) / j->each), heads_item, j);
 }
 
 void tg_recur_fwd(const struct tg_ctx *ctx, const struct tg_recur *r, const struct tg_batch *batch,
@@ -141,7 +184,7 @@ void tg_recur_fwd(const struct tg_ctx *ctx, const struct tg_recur *r, const stru
                     .states = states,
                     .saved = saved,
                     .work = work};
-    tg_parallel(ctx->threads, batch->count * r->G, head_item, &j);
+    run(&j);
 }
 
 void tg_recur_bwd(const struct tg_ctx *ctx, const struct tg_recur *r, const struct tg_batch *batch,
@@ -157,7 +200,7 @@ void tg_recur_bwd(const struct tg_ctx *ctx, const struct tg_recur *r, const stru
                     .d = d,
                     .states = dstates,
                     .work = work};
-    tg_parallel(ctx->threads, batch->count * r->G, head_item, &j);
+    run(&j);
 }
 
 void tg_recur_step(const struct tg_kernels *kern, const struct tg_recur *r,

@@ -34,7 +34,6 @@ struct tg_recur_chunk {
     float *row;                           /* [C] */
     float *dleft, *dright, *dM, *dvalues; /* as the above; dM is zero on the diagonal */
     float *none; /* [lefts,rights,C] gradients of the scores without a gate */
-    float *S;    /* [K,V] when the caller keeps no state */
 };
 
 static inline bool tg_recur_reads(const struct tg_recur_chunk *s)

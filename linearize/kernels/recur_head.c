@@ -157,21 +157,30 @@ static void chunk_fwd(const struct tg_recur_head *a, size_t t, bool empty, bool 
     }
 }
 
-void tg_recur_head_fwd(const struct tg_kernels *kern, const struct tg_recur_head *a, float *o,
-                       float *state, float *saved, float *work)
+/* Rows of the chunk that begins at row t */
+static struct tg_recur_chunk chunk_at(const struct tg_kernels *kern, const struct tg_recur_head *a,
+                                      size_t t, float *work)
 {
-    size_t C = tg_recur_chunk_rows(a->r), size = a->r->K * a->r->V;
+    size_t C = tg_recur_chunk_rows(a->r);
     struct tg_recur_chunk s = {.kern = kern};
     tg_recur_chunk_lay(a->r, C, work, &s);
-    float *S = state ? state : s.S;
-    if (!state)
-        memset(S, 0, size * sizeof *S);
-    for (size_t t = 0; t < a->n; t += C) {
-        if (saved)
-            memcpy(saved + t / C * size, S, size * sizeof *S);
-        s.C = a->n - t < C ? a->n - t : C;
-        chunk_fwd(a, t, !state && t == 0, state || t + s.C < a->n, o, S, &s);
-    }
+    s.C = a->n - t < C ? a->n - t : C;
+    return s;
+}
+
+/* Where the state before that chunk is kept */
+static size_t saved_state(const struct tg_recur *r, size_t t)
+{
+    return t / tg_recur_chunk_rows(r) * r->K * r->V;
+}
+
+void tg_recur_head_fwd(const struct tg_kernels *kern, const struct tg_recur_head *a, size_t t,
+                       bool carried, float *o, float *S, float *saved, float *work)
+{
+    struct tg_recur_chunk s = chunk_at(kern, a, t, work);
+    if (saved)
+        memcpy(saved + saved_state(a->r, t), S, s.K * s.V * sizeof *S);
+    chunk_fwd(a, t, !carried && t == 0, carried || t + s.C < a->n, o, S, &s);
 }
 
 /* dvalues of what was solved becomes R; dbeta; dM of the reader, its dleft, its part of dS */
@@ -303,19 +312,10 @@ static void chunk_bwd(const struct tg_recur_head *a, size_t t, const float *S, c
     write_grads(a, t, d, s);
 }
 
-void tg_recur_head_bwd(const struct tg_kernels *kern, const struct tg_recur_head *a,
+void tg_recur_head_bwd(const struct tg_kernels *kern, const struct tg_recur_head *a, size_t t,
                        const float *saved, const float *dout, const struct tg_recur_grads *d,
-                       float *dstate, float *work)
+                       float *dS, float *work)
 {
-    size_t C = tg_recur_chunk_rows(a->r), size = a->r->K * a->r->V;
-    struct tg_recur_chunk s = {.kern = kern};
-    tg_recur_chunk_lay(a->r, C, work, &s);
-    float *dS = dstate ? dstate : s.S;
-    if (!dstate)
-        memset(dS, 0, size * sizeof *dS);
-    for (size_t c = (a->n + C - 1) / C; c-- > 0;) {
-        size_t t = c * C;
-        s.C = a->n - t < C ? a->n - t : C;
-        chunk_bwd(a, t, saved + c * size, dout, d, dS, &s);
-    }
+    struct tg_recur_chunk s = chunk_at(kern, a, t, work);
+    chunk_bwd(a, t, saved + saved_state(a->r, t), dout, d, dS, &s);
 }

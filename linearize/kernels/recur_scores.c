@@ -56,7 +56,6 @@ size_t tg_recur_chunk_lay(const struct tg_recur *r, size_t chunk, float *base,
     s->dvalues = tg_carve(&c, s->rights * C * V);
     s->E = tg_carve(&c, r->rule == TG_RULE_DELTA ? C * V : 0);
     s->row = tg_carve(&c, C);
-    s->S = tg_carve(&c, K * V);
     return c.used;
 }
 

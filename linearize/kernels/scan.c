@@ -6,10 +6,10 @@
 
 #include "base/pool.h"
 
-enum { BLOCK = 64 };
+enum { BLOCK = TG_MOST_CHANNELS };
 
 struct lru_job {
-    size_t D;
+    size_t D, block; /* block: channels of an item */
     const struct tg_batch *batch;
     const float *a, *u, *kept;
     float *h, *dh, *da;
@@ -19,7 +19,7 @@ struct lru_job {
 static void lru_fwd_item(void *ud, size_t item, int worker)
 {
     const struct lru_job *j = ud;
-    size_t from = item * BLOCK, n = j->D - from < BLOCK ? j->D - from : BLOCK;
+    size_t from = item * j->block, n = j->D - from < j->block ? j->D - from : j->block;
     (void)worker;
     for (size_t i = 0; i < j->batch->count; i++) {
         float *state = tg_state_at(j->states, i), last[BLOCK] = {0};
@@ -41,13 +41,14 @@ void tg_lru_fwd(const struct tg_ctx *ctx, size_t D, const struct tg_batch *batch
                 const float *u, float *h, struct tg_states states)
 {
     struct lru_job j = {.D = D, .batch = batch, .a = a, .u = u, .h = h, .states = states};
-    tg_parallel(ctx->threads, (D + BLOCK - 1) / BLOCK, lru_fwd_item, &j);
+    j.block = tg_channels_of_item(D, ctx->threads);
+    tg_parallel(ctx->threads, (D + j.block - 1) / j.block, lru_fwd_item, &j);
 }
 
 static void lru_bwd_item(void *ud, size_t item, int worker)
 {
     const struct lru_job *j = ud;
-    size_t from = item * BLOCK, n = j->D - from < BLOCK ? j->D - from : BLOCK;
+    size_t from = item * j->block, n = j->D - from < j->block ? j->D - from : j->block;
     (void)worker;
     for (size_t i = 0; i < j->batch->count; i++) {
         float *end = tg_state_at(j->states, i), d[BLOCK] = {0};
@@ -83,7 +84,8 @@ void tg_lru_bwd(const struct tg_ctx *ctx, size_t D, const struct tg_batch *batch
                         .da = da,
                         .states = dstates,
                         .starts = starts};
-    tg_parallel(ctx->threads, (D + BLOCK - 1) / BLOCK, lru_bwd_item, &j);
+    j.block = tg_channels_of_item(D, ctx->threads);
+    tg_parallel(ctx->threads, (D + j.block - 1) / j.block, lru_bwd_item, &j);
 }
 
 struct decay_job {
@@ -109,21 +111,25 @@ static size_t ld_of(const struct tg_decay *d)
     return d->ld ? d->ld : d->H * d->n;
 }
 
-/* An item is a head. */
-static void decay_fwd_item(void *ud, size_t h, int worker)
+enum { DECAY_ROWS = 64, DECAY_CHANNELS = 64 };
+
+/* An item is a block of rows. */
+static void decay_fwd_item(void *ud, size_t item, int worker)
 {
     const struct decay_job *j = ud;
-    size_t n = j->d->n;
-    float A = -expf(j->A_log[h]);
+    const size_t H = j->d->H, n = j->d->n, from = item * DECAY_ROWS;
+    const size_t to = j->rows - from < DECAY_ROWS ? j->rows : from + DECAY_ROWS;
     (void)worker;
-    for (size_t row = 0; row < j->rows; row++)
-        for (size_t c = 0; c < n; c++) {
-            float a = j->a[row * ld_of(j->d) + h * n + c] + j->bias[h * n + c];
-            float dt = limited(j->d, softplus(a));
-            size_t at = (row * j->d->H + h) * n + c;
-            j->g[at] = A * dt;
-            if (j->dt)
-                j->dt[at] = dt;
+    for (size_t row = from; row < to; row++)
+        for (size_t h = 0; h < H; h++) {
+            const float A = -expf(j->A_log[h]), *bias = j->bias + h * n;
+            const float *a = j->a + row * ld_of(j->d) + h * n;
+            for (size_t c = 0, at = (row * H + h) * n; c < n; c++, at++) {
+                float dt = limited(j->d, softplus(a[c] + bias[c]));
+                j->g[at] = A * dt;
+                if (j->dt)
+                    j->dt[at] = dt;
+            }
         }
 }
 
@@ -132,31 +138,40 @@ void tg_decay_fwd(const struct tg_ctx *ctx, const struct tg_decay *d, size_t row
 {
     struct decay_job j = {
         .d = d, .rows = rows, .a = a, .bias = bias, .A_log = A_log, .dt = dt, .g = g};
-    tg_parallel(ctx->threads, d->H, decay_fwd_item, &j);
+    tg_parallel(ctx->threads, (rows + DECAY_ROWS - 1) / DECAY_ROWS, decay_fwd_item, &j);
 }
 
+/* Channels [first, first + n) of head h, n <= DECAY_CHANNELS, row after row; dA is added to. */
+static void decay_bwd_block(const struct decay_job *j, size_t h, size_t first, size_t n, double *dA)
+{
+    const size_t H = j->d->H, all = j->d->n;
+    const float A = -expf(j->A_log[h]), *bias = j->bias + h * all + first;
+    double dbias[DECAY_CHANNELS] = {0};
+    for (size_t row = 0; row < j->rows; row++) {
+        const size_t at = (row * H + h) * all + first, from = row * ld_of(j->d) + h * all + first;
+        for (size_t c = 0; c < n; c++) {
+            float a = j->a[from + c] + bias[c], dt = softplus(a), dg = j->dg[at + c];
+            float used = limited(j->d, dt), slope = 1 / (1 + expf(-a));
+            float ddt = A * dg + (j->ddt ? j->ddt[at + c] : 0);
+            float da = dt == used ? ddt * slope : 0;
+            *dA += (double)(dg * A * used);
+            dbias[c] += (double)da;
+            j->da[from + c] = da;
+        }
+    }
+    for (size_t c = 0; j->dbias && c < n; c++)
+        j->dbias[h * all + first + c] += (float)dbias[c];
+}
+
+/* An item is a head. */
 static void decay_bwd_item(void *ud, size_t h, int worker)
 {
     const struct decay_job *j = ud;
-    size_t n = j->d->n;
-    float A = -expf(j->A_log[h]);
+    const size_t n = j->d->n;
     double dA = 0;
     (void)worker;
-    for (size_t c = 0; c < n; c++) {
-        double dbias = 0;
-        for (size_t row = 0; row < j->rows; row++) {
-            size_t at = (row * j->d->H + h) * n + c, from = row * ld_of(j->d) + h * n + c;
-            float a = j->a[from] + j->bias[h * n + c], dt = softplus(a);
-            float used = limited(j->d, dt), slope = 1 / (1 + expf(-a));
-            float ddt = A * j->dg[at] + (j->ddt ? j->ddt[at] : 0);
-            float da = dt == used ? ddt * slope : 0;
-            dA += (double)(j->dg[at] * A * used);
-            dbias += (double)da;
-            j->da[from] = da;
-        }
-        if (j->dbias)
-            j->dbias[h * n + c] += (float)dbias;
-    }
+    for (size_t c = 0; c < n; c += DECAY_CHANNELS)
+        decay_bwd_block(j, h, c, n - c < DECAY_CHANNELS ? n - c : DECAY_CHANNELS, &dA);
     if (j->dA_log)
         j->dA_log[h] += (float)dA;
 }

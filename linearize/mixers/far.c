@@ -30,16 +30,6 @@ static size_t rows_of(const struct tg_far *f, const struct tg_batch *b, size_t i
     return T > f->lag ? T - f->lag : 0;
 }
 
-static size_t most_rows(const struct tg_far *f, const struct tg_batch *b)
-{
-    size_t most = 0;
-    for (size_t i = 0; i < b->count; i++) {
-        size_t n = rows_of(f, b, i);
-        most = n > most ? n : most;
-    }
-    return most;
-}
-
 /* Far rows, and floats of chunk-boundary states, of the sequences before i */
 static void before(const struct tg_far *f, const struct tg_batch *b, size_t i, size_t *rows,
                    size_t *states)
@@ -75,12 +65,32 @@ size_t tg_far_state(const struct tg_far *f)
     return f->H * tg_map_features(&f->map) * (f->V + 1);
 }
 
+/* Rows of a strip: whole chunks, few enough for the features of a head to stay in a cache */
+static size_t strip_rows(const struct tg_far *f)
+{
+    enum { STRIP_FLOATS = 1 << 15 };
+    const size_t C = tg_outer_chunk_rows(f->chunk), rows = STRIP_FLOATS / tg_map_features(&f->map);
+    return C < rows ? rows / C * C : C;
+}
+
+/* Of the longest strip of a batch */
+static size_t most_rows(const struct tg_far *f, const struct tg_batch *b)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < b->count; i++) {
+        size_t n = rows_of(f, b, i);
+        most = n > most ? n : most;
+    }
+    return most < strip_rows(f) ? most : strip_rows(f);
+}
+
 struct scratch {
     float *qf, *kf; /* forward without saved: features; backward: their gradients. [n, features] */
     float *kd;      /* [n, features] decayed keys */
     float *decay;   /* [n] */
     double *w;      /* [n] */
     float *outer;
+    float *states; /* [H] of heads, when the caller keeps none: state or its gradient */
 };
 
 static size_t scratch_lay(const struct tg_far *f, size_t n, float *base, struct scratch *s)
@@ -94,6 +104,7 @@ static size_t scratch_lay(const struct tg_far *f, size_t n, float *base, struct 
     s->w = (double *)(void *)tg_carve(&c, 2 * n);
     s->outer = tg_carve(&c, f->across ? tg_outer_across_work(n, features, f->V, f->chunk)
                                       : tg_outer_head_work(features, f->V, f->chunk));
+    s->states = tg_carve(&c, tg_far_state(f));
     return c.used;
 }
 
@@ -111,6 +122,7 @@ struct job {
     float *dwq, *dwk; /* [B][H,K,F] of each sequence */
     float *work;
     size_t per_worker, n_max;
+    size_t groups, each; /* of heads: query heads forward, kv heads backward; those of an item */
 };
 
 static size_t work_lay(const struct tg_far *f, const struct tg_batch *b, int threads, bool backward,
@@ -119,6 +131,8 @@ static size_t work_lay(const struct tg_far *f, const struct tg_batch *b, int thr
     struct tg_carve c = {base, 0};
     struct scratch s;
     size_t weights = tg_feature_map_has_weights(f->map.kind) ? f->H * f->map.K * f->map.F : 0;
+    j->groups = backward ? f->G : f->H;
+    j->each = tg_batch_groups_at_once(b, j->groups, threads);
     j->n_max = most_rows(f, b);
     j->per_worker = scratch_lay(f, j->n_max, NULL, &s);
     j->dwq = tg_carve(&c, backward ? b->count * weights : 0);
@@ -133,27 +147,30 @@ size_t tg_far_work(const struct tg_far *f, const struct tg_batch *b, int threads
     return work_lay(f, b, threads, backward, NULL, &j);
 }
 
-/* Where head h of sequence i lives */
+/* Where a strip of head h of sequence i lives */
 struct place {
-    size_t n, rq, rk, gk,
-        h; /* far rows; row*H+h of the first query and key; row*G+group of the key */
+    size_t n;          /* far rows of the strip */
+    size_t rq, rk, gk; /* row*H+h of the first query and key; row*G+group of the key */
     float *qf, *kf, *states;
     const float *wq, *wk;
 };
 
-static struct place place_of(const struct job *j, size_t i, size_t h)
+static struct place place_of(const struct job *j, size_t i, size_t h, size_t from)
 {
     const struct tg_far *f = j->f;
-    size_t rows, states, features = tg_map_features(&f->map), b0 = j->b->begin[i];
-    struct place p = {.n = rows_of(f, j->b, i)};
-    p.rq = (b0 + f->lag) * f->H + h;
-    p.rk = b0 * f->H + h;
-    p.gk = b0 * f->G + h / (f->H / f->G);
+    size_t rows, states, features = tg_map_features(&f->map), row = j->b->begin[i] + from;
+    const size_t all = rows_of(f, j->b, i), strip = strip_rows(f);
+    struct place p = {.n = all - from < strip ? all - from : strip};
+    p.rq = (row + f->lag) * f->H + h;
+    p.rk = row * f->H + h;
+    p.gk = row * f->G + h / (f->H / f->G);
     before(f, j->b, i, &rows, &states);
     if (j->keep) {
-        p.qf = j->kept.qf + (rows * f->H + h * p.n) * features;
-        p.kf = j->kept.kf + (rows * f->H + h * p.n) * features;
-        p.states = j->kept.states + states + h * tg_outer_head_saved(p.n, features, f->V, f->chunk);
+        p.qf = j->kept.qf + (rows * f->H + h * all + from) * features;
+        p.kf = j->kept.kf + (rows * f->H + h * all + from) * features;
+        p.states = j->kept.states + states +
+                   h * tg_outer_head_saved(all, features, f->V, f->chunk) +
+                   tg_outer_head_saved(from, features, f->V, f->chunk);
     }
     p.wq = f->wq ? f->wq + h * f->map.K * f->map.F : NULL;
     p.wk = f->wk ? f->wk + h * f->map.K * f->map.F : NULL;
@@ -215,24 +232,57 @@ static void clear_near_rows(const struct job *j, size_t i, size_t h)
     }
 }
 
+/* An item is a sequence and some of its groups, strip by strip: query heads [first, end). */
+struct heads {
+    size_t i, first, end, rows;
+    struct scratch s;
+};
+
+static struct heads heads_of(const struct job *j, size_t item, int worker)
+{
+    const struct tg_far *f = j->f;
+    const size_t items = (j->groups + j->each - 1) / j->each, per = f->H / j->groups;
+    const size_t group = item % items * j->each;
+    struct heads a = {.i = item / items, .first = group * per};
+    a.end = (group + j->each < j->groups ? group + j->each : j->groups) * per;
+    a.rows = rows_of(f, j->b, a.i);
+    scratch_lay(f, j->n_max, j->work + (size_t)worker * j->per_worker, &a.s);
+    if (!j->states) {
+        const size_t size = tg_far_state(f) / f->H;
+        memset(a.s.states + a.first * size, 0, (a.end - a.first) * size * sizeof *a.s.states);
+    }
+    return a;
+}
+
+static size_t item_count(const struct job *j)
+{
+    return j->b->count * ((j->groups + j->each - 1) / j->each);
+}
+
+static void fwd_strip(const struct job *j, struct heads *all, size_t h, size_t from)
+{
+    const struct tg_far *f = j->f;
+    size_t features = tg_map_features(&f->map), K = f->map.K;
+    struct scratch *s = &all->s;
+    struct place p = place_of(j, all->i, h, from);
+    float *states = j->states ? j->states[all->i] : s->states;
+    float *qf = j->keep ? p.qf : s->qf, *kf = j->keep ? p.kf : s->kf;
+    tg_map_fwd(j->ctx->k, &f->map, p.n, j->q + p.rq * K, f->H * K, p.wq, qf, features);
+    tg_map_fwd(j->ctx->k, &f->map, p.n, j->k + p.gk * K, f->G * K, p.wk, kf, features);
+    struct tg_outer_head a = outer_of(j, &p, qf, decay_keys(j, &p, kf, s));
+    tg_outer_head_fwd(j->ctx->k, &a, j->num + p.rq * f->V, j->den + p.rq,
+                      states + h * features * (f->V + 1), p.states, s->outer);
+}
+
 static void fwd_item(void *ud, size_t item, int worker)
 {
     const struct job *j = ud;
-    const struct tg_far *f = j->f;
-    size_t i = item / f->H, h = item % f->H, features = tg_map_features(&f->map), K = f->map.K;
-    struct scratch s;
-    scratch_lay(f, j->n_max, j->work + (size_t)worker * j->per_worker, &s);
-    struct place p = place_of(j, i, h);
-    clear_near_rows(j, i, h);
-    if (p.n == 0)
-        return;
-    float *qf = j->keep ? p.qf : s.qf, *kf = j->keep ? p.kf : s.kf;
-    tg_map_fwd(j->ctx->k, &f->map, p.n, j->q + p.rq * K, f->H * K, p.wq, qf, features);
-    tg_map_fwd(j->ctx->k, &f->map, p.n, j->k + p.gk * K, f->G * K, p.wk, kf, features);
-    struct tg_outer_head a = outer_of(j, &p, qf, decay_keys(j, &p, kf, &s));
-    tg_outer_head_fwd(j->ctx->k, &a, j->num + p.rq * f->V, j->den + p.rq,
-                      j->states ? j->states[i] + h * features * (f->V + 1) : NULL, p.states,
-                      s.outer);
+    struct heads a = heads_of(j, item, worker);
+    for (size_t h = a.first; h < a.end; h++)
+        clear_near_rows(j, a.i, h);
+    for (size_t from = 0; from < a.rows; from += strip_rows(j->f))
+        for (size_t h = a.first; h < a.end; h++)
+            fwd_strip(j, &a, h, from);
 }
 
 void tg_far_fwd(const struct tg_ctx *ctx, const struct tg_far *f, const struct tg_batch *b,
@@ -253,7 +303,7 @@ void tg_far_fwd(const struct tg_ctx *ctx, const struct tg_far *f, const struct t
     work_lay(f, b, ctx->threads, false, work, &j);
     if (saved)
         kept_lay(f, b, saved, &j.kept);
-    tg_parallel(ctx->threads, b->count * f->H, fwd_item, &j);
+    tg_parallel(ctx->threads, item_count(&j), fwd_item, &j);
 }
 
 /* s->kf holds the gradient of the decayed keys: becomes that of the features; dg of the gates
@@ -282,36 +332,42 @@ static void decay_bwd(const struct job *j, const struct place *p, const float *k
     }
 }
 
-/* An item is a sequence and a kv head: its query heads add to the same dk and dv, in order. */
+/* The query heads of a kv head add to the same dk and dv, in order. */
+static void bwd_strip(const struct job *j, struct heads *all, size_t h, size_t from)
+{
+    const struct tg_far *f = j->f;
+    size_t features = tg_map_features(&f->map), K = f->map.K, weights = K * f->map.F;
+    struct scratch *s = &all->s;
+    struct place p = place_of(j, all->i, h, from);
+    const size_t w = (all->i * f->H + h) * weights;
+    memset(s->qf, 0, p.n * features * sizeof *s->qf);
+    memset(s->kf, 0, p.n * features * sizeof *s->kf);
+    const float *kd = decay_keys(j, &p, p.kf, s);
+    struct tg_outer_head a = outer_of(j, &p, p.qf, kd);
+    tg_outer_head_bwd(j->ctx->k, &a, p.states, j->dnum + p.rq * f->V, j->dden + p.rq, s->qf, s->kf,
+                      j->dv + p.gk * f->V, j->dg ? j->dg + p.rq : NULL,
+                      s->states + h * features * (f->V + 1), s->outer);
+    decay_bwd(j, &p, kd, s);
+    tg_map_bwd(j->ctx->k, &f->map, p.n, j->q + p.rq * K, f->H * K, p.wq, p.qf, s->qf, features,
+               j->dq + p.rq * K, j->dwq + w);
+    tg_map_bwd(j->ctx->k, &f->map, p.n, j->k + p.gk * K, f->G * K, p.wk, p.kf, s->kf, features,
+               j->dk + p.gk * K, j->dwk + w);
+}
+
 static void bwd_item(void *ud, size_t item, int worker)
 {
     const struct job *j = ud;
     const struct tg_far *f = j->f;
-    size_t i = item / f->G, group = item % f->G, per = f->H / f->G, K = f->map.K;
-    size_t features = tg_map_features(&f->map), weights = K * f->map.F;
-    struct scratch s;
-    scratch_lay(f, j->n_max, j->work + (size_t)worker * j->per_worker, &s);
-    for (size_t h = group * per; h < (group + 1) * per; h++) {
-        struct place p = place_of(j, i, h);
-        float *dwq = j->dwq + (i * f->H + h) * weights, *dwk = j->dwk + (i * f->H + h) * weights;
-        if (f->wq) {
-            memset(dwq, 0, weights * sizeof *dwq);
-            memset(dwk, 0, weights * sizeof *dwk);
-        }
-        if (p.n == 0)
-            continue;
-        memset(s.qf, 0, p.n * features * sizeof *s.qf);
-        memset(s.kf, 0, p.n * features * sizeof *s.kf);
-        const float *kd = decay_keys(j, &p, p.kf, &s);
-        struct tg_outer_head a = outer_of(j, &p, p.qf, kd);
-        tg_outer_head_bwd(j->ctx->k, &a, p.states, j->dnum + p.rq * f->V, j->dden + p.rq, s.qf,
-                          s.kf, j->dv + p.gk * f->V, j->dg ? j->dg + p.rq : NULL, NULL, s.outer);
-        decay_bwd(j, &p, kd, &s);
-        tg_map_bwd(j->ctx->k, &f->map, p.n, j->q + p.rq * K, f->H * K, p.wq, p.qf, s.qf, features,
-                   j->dq + p.rq * K, dwq);
-        tg_map_bwd(j->ctx->k, &f->map, p.n, j->k + p.gk * K, f->G * K, p.wk, p.kf, s.kf, features,
-                   j->dk + p.gk * K, dwk);
+    struct heads a = heads_of(j, item, worker);
+    const size_t weights = f->map.K * f->map.F, strip = strip_rows(f);
+    const size_t w = (a.i * f->H + a.first) * weights, count = (a.end - a.first) * weights;
+    if (f->wq) {
+        memset(j->dwq + w, 0, count * sizeof *j->dwq);
+        memset(j->dwk + w, 0, count * sizeof *j->dwk);
     }
+    for (size_t left = (a.rows + strip - 1) / strip; left-- > 0;)
+        for (size_t h = a.first; h < a.end; h++)
+            bwd_strip(j, &a, h, left * strip);
 }
 
 struct sum_job {
@@ -352,7 +408,7 @@ void tg_far_bwd(const struct tg_ctx *ctx, const struct tg_far *f, const struct t
                     .dg = g ? dg : NULL};
     work_lay(f, b, ctx->threads, true, work, &j);
     kept_lay(f, b, (float *)(uintptr_t)saved, &j.kept);
-    tg_parallel(ctx->threads, b->count * f->G, bwd_item, &j);
+    tg_parallel(ctx->threads, item_count(&j), bwd_item, &j);
     if (!f->wq)
         return;
     struct sum_job sum = {ctx, b->count, f->H, f->map.K * f->map.F, j.dwq, dwq};

@@ -83,7 +83,7 @@ static size_t work_floats(const struct tg_mixer *m, const struct tg_batch *b, in
     return backward ? down_lay(m, b, NULL, &d) : saved_floats(m, b);
 }
 
-enum { BLOCK = 64 }; /* channels of an item: each channel has one writer */
+enum { BLOCK = TG_MOST_CHANNELS };
 
 struct job {
     const struct tg_ctx *ctx;
@@ -92,6 +92,7 @@ struct job {
     const struct kept *k;
     const struct down *g;
     float *dbound;
+    size_t block; /* channels of an item */
 };
 
 /* Channels from..from+n-1 of an item, with lb and 1 - lb */
@@ -102,8 +103,8 @@ struct block {
 
 static void block_begin(const struct job *j, size_t item, struct block *b)
 {
-    b->from = item * BLOCK;
-    b->n = j->n - b->from < BLOCK ? j->n - b->from : BLOCK;
+    b->from = item * j->block;
+    b->n = j->n - b->from < j->block ? j->n - b->from : j->block;
     for (size_t c = 0; c < b->n; c++) {
         b->low[c] = 1 / (1 + expf(-j->bound[b->from + c]));
         b->rest[c] = 1 / (1 + expf(j->bound[b->from + c]));
@@ -171,8 +172,9 @@ static void enter_bwd_item(void *ud, size_t item, int worker)
 static void enter(const struct tg_ctx *ctx, const struct tg_mixer *m, size_t rows,
                   const struct kept *k, const struct down *g, float *dbound)
 {
-    struct job j = {ctx, tg_mixer_param(m, "lower_bound"), rows, channels_of(m), k, g, dbound};
-    tg_parallel(ctx->threads, (j.n + BLOCK - 1) / BLOCK, g ? enter_bwd_item : enter_item, &j);
+    struct job j = {ctx, tg_mixer_param(m, "lower_bound"), rows, channels_of(m), k, g, dbound, 0};
+    j.block = tg_channels_of_item(j.n, ctx->threads);
+    tg_parallel(ctx->threads, (j.n + j.block - 1) / j.block, g ? enter_bwd_item : enter_item, &j);
 }
 
 static void project(const struct tg_ctx *ctx, const struct tg_mixer *m, const char *weight,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/pool.h"
 #include "linearize/kernels/gemm.h"
 #include "linearize/kernels/scan.h"
 #include "linearize/mixers/attn_proj.h"
@@ -115,41 +116,98 @@ static float sigmoid(float x)
     return 1 / (1 + expf(-x));
 }
 
+/* What loops over rows and channels share */
+struct pass {
+    const struct tg_linear_gates *s;
+    const struct tg_mixer *m;
+    size_t rows;
+    const float *u, *a, *in; /* logits; before the activation; a gradient */
+    float *k, *g, *out;
+    float *dbound; /* [gates] or NULL */
+};
+
+enum { ROWS = 64, CHANNELS = 64 };
+
+/* fn for blocks of rows */
+static void over_rows(const struct tg_ctx *ctx, struct pass *j, tg_item_fn fn)
+{
+    tg_parallel(ctx->threads, (j->rows + ROWS - 1) / ROWS, fn, j);
+}
+
+/* Elements of a block of rows are [*from, to) */
+static size_t block_of(const struct pass *j, size_t item, size_t *from)
+{
+    const size_t n = gates_of(j->s), first = item * ROWS;
+    *from = first * n;
+    return (j->rows - first < ROWS ? j->rows : first + ROWS) * n;
+}
+
 /* Of negated logits u: k = (1 - lb) sigmoid(u), g = log(lb + (1 - lb) sigmoid(-u)). Without a lower
  * bound, lb = 0, g is taken from u, for sigmoid(-u) may be 0. */
-static void forget(const struct tg_linear_gates *s, const struct tg_mixer *m, size_t rows,
-                   const float *u, float *k, float *g)
+static void forget_item(void *ud, size_t item, int worker)
 {
-    const float *bound = tg_mixer_param(m, "lower_bound");
-    size_t n = gates_of(s);
-    for (size_t i = 0; i < rows * n; i++) {
+    const struct pass *j = ud;
+    const float *bound = tg_mixer_param(j->m, "lower_bound"), *u = j->u;
+    size_t n = gates_of(j->s), i, to = block_of(j, item, &i);
+    (void)worker;
+    for (; i < to; i++) {
         float lb = bound ? sigmoid(bound[i % n]) : 0;
-        g[i] = bound ? logf(lb + (1 - lb) * sigmoid(-u[i])) : tg_log_sigmoid(-u[i]);
-        k[i] = (1 - lb) * sigmoid(u[i]);
+        j->g[i] = bound ? logf(lb + (1 - lb) * sigmoid(-u[i])) : tg_log_sigmoid(-u[i]);
+        j->k[i] = (1 - lb) * sigmoid(u[i]);
     }
 }
 
 /* With p = sigmoid(u), f = e^g: dk/du = (1 - lb) p (1 - p), dg/du = -(1 - lb) p (1 - p) / f,
- * dk/dlb = -p, dg/dlb = p / f. (1 - p) / f is at most 1 / (1 - lb). dk becomes du. */
-void tg_linear_forget_bwd(const struct tg_linear_gates *s, const struct tg_mixer *m, size_t rows,
-                          const float *u, const float *dg, float *dk,
-                          const struct tg_mixer_grads *d)
+ * dk/dlb = -p, dg/dlb = p / f. (1 - p) / f is at most 1 / (1 - lb). dk becomes du. An item is a
+ * block of channels. */
+static void forget_bwd_item(void *ud, size_t item, int worker)
 {
-    float *dbound = tg_mixer_grad(m, d, "lower_bound");
-    const float *bound = tg_mixer_param(m, "lower_bound");
-    size_t n = gates_of(s);
-    for (size_t c = 0; c < n; c++) {
-        float lb = bound ? sigmoid(bound[c]) : 0;
-        double sum = 0;
-        for (size_t i = c; i < rows * n; i += n) {
-            float p = sigmoid(u[i]), rest = sigmoid(-u[i]), f = lb + (1 - lb) * rest;
+    const struct pass *j = ud;
+    const float *bound = tg_mixer_param(j->m, "lower_bound"), *u = j->u, *dg = j->in;
+    const size_t n = gates_of(j->s), first = item * CHANNELS;
+    const size_t count = n - first < CHANNELS ? n - first : CHANNELS;
+    float *dk = j->out, lb[CHANNELS] = {0};
+    double sum[CHANNELS] = {0};
+    (void)worker;
+    for (size_t c = 0; bound && c < count; c++)
+        lb[c] = sigmoid(bound[first + c]);
+    for (size_t row = 0; row < j->rows; row++)
+        for (size_t c = 0, i = row * n + first; c < count; c++, i++) {
+            float p = sigmoid(u[i]), rest = sigmoid(-u[i]), f = lb[c] + (1 - lb[c]) * rest;
             if (bound)
-                sum += (double)p * ((double)dg[i] / (double)f - (double)dk[i]);
-            dk[i] = (1 - lb) * p * (dk[i] * rest - dg[i] * (bound ? rest / f : 1));
+                sum[c] += (double)p * ((double)dg[i] / (double)f - (double)dk[i]);
+            dk[i] = (1 - lb[c]) * p * (dk[i] * rest - dg[i] * (bound ? rest / f : 1));
         }
-        if (dbound)
-            dbound[c] += (float)(sum * (double)(lb * (1 - lb)));
-    }
+    for (size_t c = 0; j->dbound && c < count; c++)
+        j->dbound[first + c] += (float)(sum[c] * (double)(lb[c] * (1 - lb[c])));
+}
+
+void tg_linear_forget_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates *s,
+                          const struct tg_mixer *m, size_t rows, const float *u, const float *dg,
+                          float *dk, const struct tg_mixer_grads *d)
+{
+    struct pass j = {.s = s, .m = m, .rows = rows, .u = u, .in = dg, .out = dk};
+    j.dbound = tg_mixer_grad(m, d, "lower_bound");
+    tg_parallel(ctx->threads, (gates_of(s) + CHANNELS - 1) / CHANNELS, forget_bwd_item, &j);
+}
+
+/* g = log sigmoid(a) / SIGMOID_ROOT */
+static void sigmoid_item(void *ud, size_t item, int worker)
+{
+    const struct pass *j = ud;
+    size_t i, to = block_of(j, item, &i);
+    (void)worker;
+    for (; i < to; i++)
+        j->g[i] = tg_log_sigmoid(j->a[i]) / SIGMOID_ROOT;
+}
+
+static void sigmoid_bwd_item(void *ud, size_t item, int worker)
+{
+    const struct pass *j = ud;
+    size_t i, to = block_of(j, item, &i);
+    (void)worker;
+    for (; i < to; i++)
+        j->out[i] = j->in[i] / SIGMOID_ROOT * sigmoid(-j->a[i]);
 }
 
 static void constant(const struct tg_linear_gates *s, const struct tg_mixer *m, float *g)
@@ -170,10 +228,11 @@ void tg_linear_gates_fwd(const struct tg_ctx *ctx, const struct tg_linear_gates 
     if (s->kind == TG_LINEAR_DECAY)
         tg_decay_fwd(ctx, &decay, rows, v->a, tg_mixer_param(m, own(s, "shared_dt_bias")),
                      tg_mixer_param(m, own(s, "shared_A_log")), NULL, v->g);
-    for (size_t i = 0; s->kind == TG_LINEAR_SIGMOID && i < rows * gates_of(s); i++)
-        v->g[i] = tg_log_sigmoid(v->a[i]) / SIGMOID_ROOT;
+    struct pass pass = {.s = s, .m = m, .rows = rows, .u = u, .a = v->a, .k = k, .g = v->g};
+    if (s->kind == TG_LINEAR_SIGMOID)
+        over_rows(ctx, &pass, sigmoid_item);
     if (s->kind == TG_LINEAR_FORGET)
-        forget(s, m, rows, u, k, v->g);
+        over_rows(ctx, &pass, forget_item);
     if (tg_linear_gates_kind(s) == TG_GATE_CONSTANT)
         constant(s, m, v->g);
     if (!s->beta)
@@ -205,8 +264,9 @@ void tg_linear_gates_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates 
                      tg_mixer_param(m, own(s, "shared_A_log")), dg, NULL, da,
                      tg_mixer_grad(m, d, own(s, "shared_dt_bias")),
                      tg_mixer_grad(m, d, own(s, "shared_A_log")));
-    for (size_t i = 0; s->kind == TG_LINEAR_SIGMOID && i < rows * gates_of(s); i++)
-        da[i] = dg[i] / SIGMOID_ROOT * sigmoid(-v->a[i]);
+    struct pass pass = {.s = s, .m = m, .rows = rows, .a = v->a, .in = dg, .out = da};
+    if (s->kind == TG_LINEAR_SIGMOID)
+        over_rows(ctx, &pass, sigmoid_bwd_item);
     if (projected(s))
         project_bwd(ctx, s, m, rows, x, v, da, dx, d, low);
     if (!s->beta)

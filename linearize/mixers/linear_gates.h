@@ -51,9 +51,9 @@ void tg_linear_gates_fwd(const struct tg_ctx *ctx, const struct tg_linear_gates 
                          const struct tg_mixer *m, size_t rows, const float *x, const float *u,
                          float *k, const struct tg_linear_gate_values *v);
 /* FORGET alone: dk, in the gradient of k, becomes that of u. */
-void tg_linear_forget_bwd(const struct tg_linear_gates *s, const struct tg_mixer *m, size_t rows,
-                          const float *u, const float *dg, float *dk,
-                          const struct tg_mixer_grads *d);
+void tg_linear_forget_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates *s,
+                          const struct tg_mixer *m, size_t rows, const float *u, const float *dg,
+                          float *dk, const struct tg_mixer_grads *d);
 /* dg and dbeta (overwritten) -> parameters, and dx (added to) */
 size_t tg_linear_gates_scratch(const struct tg_linear_gates *s, size_t rows);
 void tg_linear_gates_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates *s,

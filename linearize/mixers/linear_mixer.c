@@ -483,7 +483,7 @@ void tg_linear_mixer_bwd(const struct tg_ctx *ctx, const struct tg_mixer *m,
     if (p.rotary)
         tg_proj_rotate(ctx, m, b, d.q1, d.k1, -1);
     if (p.recipe->gate == TG_LINEAR_FORGET)
-        tg_linear_forget_bwd(&p.gates, m, p.rows, k.k0, d.g, d.k1, grads);
+        tg_linear_forget_bwd(ctx, &p.gates, m, p.rows, k.k0, d.g, d.k1, grads);
     activate_bwd(ctx, m, &p, b, &k, &d, grads);
     if (p.has_window)
         window_bwd(ctx, m, &p, b, &k, &d, grads);

@@ -1,11 +1,12 @@
 /* Speed of the recurrences and of whole mixers: tokens a second and the share of the rate of sgemm,
  * forward, and forward with backward. One thread by its own processor time, two by the clock; the
- * best of several passes. Times of a long text over a short one come from passes in turn, so that
- * what else runs on the machine weighs on both alike. docs/benchmarks.md says how the operations
- * are counted.
- *   mixers [PATTERN]      only rows whose name has it (a rule, a gate, a mixer) */
+ * best of several passes; ratio_of says how a long text is compared with a short one, and
+ * docs/benchmarks.md how the operations are counted.
+ *   mixers [PATTERN [THREADS]]      only rows whose name has it (a rule, a gate, a mixer), "" all
+ */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -53,19 +54,49 @@ static double pass_of(int threads, void (*fn)(void *ud, bool backward), void *ud
     return end - start;
 }
 
-/* The best of several passes; what is longer, unless NULL, in turn with it into *longer_best. The
- * first pass touches the memory. */
-static struct sample time_of(int threads, void (*fn)(void *ud, bool backward), void *ud,
-                             void *longer, struct sample *longer_best)
+/* The best of several passes. The first touches the memory. */
+static struct sample time_of(int threads, void (*fn)(void *ud, bool backward), void *ud)
 {
     struct sample best = {INFINITY, INFINITY};
     double spent = 0;
-    for (int pass = 0; pass < 5 && (pass < 3 || spent < 4); pass++) {
+    for (int pass = 0; pass < 5 && (pass < 3 || spent < 4); pass++)
         spent += pass_of(threads, fn, ud, &best);
-        if (longer)
-            spent += pass_of(threads, fn, longer, longer_best);
-    }
     return best;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Time of a long text over that of a short one, the median of rounds. In a round both take about as
+ * long, half of the short passes before the long one and half after it, so that a processor whose
+ * clock wanders or that others use weighs on both alike. */
+static struct sample ratio_of(int threads, void (*fn)(void *ud, bool backward), void *ud,
+                              void *longer)
+{
+    enum { MOST = 15, LEAST = 3, TIMES = LONG / SHORT };
+    double forward[MOST], both[MOST], spent = 0;
+    struct sample once;
+    pass_of(threads, fn, longer, &once); /* touches the memory */
+    int rounds = 0;
+    for (; rounds < MOST && (rounds < LEAST || spent < 12); rounds++) {
+        struct sample sum = {0, 0}, whole = {INFINITY, INFINITY};
+        for (int i = 0; i < TIMES; i++) {
+            if (i == TIMES / 2)
+                spent += pass_of(threads, fn, longer, &whole);
+            once = (struct sample){INFINITY, INFINITY};
+            spent += pass_of(threads, fn, ud, &once);
+            sum.forward += once.forward;
+            sum.both += once.both;
+        }
+        forward[rounds] = TIMES * whole.forward / sum.forward;
+        both[rounds] = TIMES * whole.both / sum.both;
+    }
+    qsort(forward, (size_t)rounds, sizeof *forward, by_size);
+    qsort(both, (size_t)rounds, sizeof *both, by_size);
+    return (struct sample){forward[rounds / 2], both[rounds / 2]};
 }
 
 struct product {
@@ -87,7 +118,7 @@ static double sgemm_rate(int threads)
                         numbers((size_t)SIDE * SIDE, 1),
                         numbers((size_t)SIDE * SIDE, 2),
                         numbers((size_t)SIDE * SIDE, 3)};
-    struct sample s = time_of(threads, multiply, &p, NULL, NULL);
+    struct sample s = time_of(threads, multiply, &p);
     tg_free(p.a);
     tg_free(p.b);
     tg_free(p.c);
@@ -188,12 +219,12 @@ static struct sample measure(enum tg_rule rule, enum tg_gate gate, size_t K, int
                              struct sample *ratio)
 {
     struct run x, l = {0};
-    struct sample s = {NAN, NAN}, best = {INFINITY, INFINITY};
-    if (open_run(&x, rule, gate, K, SHORT, threads) &&
-        (!ratio || open_run(&l, rule, gate, K, LONG, threads)))
-        s = time_of(threads, recur, &x, ratio ? &l : NULL, &best);
-    if (ratio)
-        *ratio = (struct sample){best.forward / s.forward, best.both / s.both};
+    struct sample s = {NAN, NAN};
+    if (open_run(&x, rule, gate, K, SHORT, threads)) {
+        s = time_of(threads, recur, &x);
+        if (ratio && open_run(&l, rule, gate, K, LONG, threads))
+            *ratio = ratio_of(threads, recur, &x, &l);
+    }
     close_run(&x);
     close_run(&l);
     return s;
@@ -213,7 +244,7 @@ static void recurrences(int threads, double sgemm, const char *pattern)
         for (int rule = 0; rule < 3; rule++)
             for (int g = 0; g < 3; g++) {
                 struct tg_recur r = {.K = K, .V = K, .rule = (enum tg_rule)rule};
-                struct sample ops = operations(&r), ratio;
+                struct sample ops = operations(&r), ratio = {NAN, NAN};
                 if (!strstr(rules[rule], pattern) && !strstr(gates[kinds[g]], pattern))
                     continue;
                 struct sample s = measure((enum tg_rule)rule, kinds[g], K, threads, &ratio);
@@ -364,14 +395,13 @@ static void mixers(int threads, double sgemm, const char *pattern)
             bool open = open_layer(&l, schema, K, SHORT, threads);
             bool grows = schema->kv_floats_per_token(&l.spec) != 0;
             if (open && (grows || open_layer(&longer, schema, K, LONG, threads))) {
-                struct sample best = {NAN, NAN};
+                struct sample s = time_of(threads, whole, &l), ratio = {NAN, NAN};
                 if (!grows)
-                    best = (struct sample){INFINITY, INFINITY};
-                struct sample s = time_of(threads, whole, &l, grows ? NULL : &longer, &best);
+                    ratio = ratio_of(threads, whole, &l, &longer);
                 double all = (double)SHORT * l.products / sgemm;
                 printf("| `%s` | %zu | %.0f | %.0f%% | %.0f | %.0f%% | %.2f, %.2f |\n",
                        schema->name, K, SHORT / s.forward, 100 * all / s.forward, SHORT / s.both,
-                       300 * all / s.both, best.forward / s.forward, best.both / s.both);
+                       300 * all / s.both, ratio.forward, ratio.both);
                 fflush(stdout);
             }
             close_layer(&l);
@@ -383,7 +413,8 @@ int main(int argc, char **argv)
 {
     const char *pattern = argc > 1 ? argv[1] : "";
     tg_gemm_init();
-    for (int threads = 1; threads <= 2; threads++) {
+    int only = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 0;
+    for (int threads = only ? only : 1; threads <= (only ? only : 2); threads++) {
         double sgemm = sgemm_rate(threads);
         printf("\n%d thread%s, OpenBLAS core %s, sgemm %.0f GFLOP/s, 4 heads, %d tokens\n", threads,
                threads > 1 ? "s" : "", tg_gemm_core(), 1e-9 * sgemm, SHORT);
