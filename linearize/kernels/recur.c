@@ -4,13 +4,25 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "base/pool.h"
 #include "linearize/kernels/denormals.h"
 #include "linearize/kernels/recur_head.h"
 
+/* Of one thread: a chunk's, then the states of sequences that have none. A carve, so that every
+ * thread's part begins aligned. */
+static size_t work_lay(const struct tg_recur *r, float *base, float **chunk, float **states)
+{
+    struct tg_carve c = {base, 0};
+    *chunk = tg_carve(&c, tg_recur_head_work(r));
+    *states = tg_carve(&c, tg_recur_state(r));
+    return c.used;
+}
+
 size_t tg_recur_work(const struct tg_recur *r, int threads)
 {
-    return (tg_recur_head_work(r) + tg_recur_state(r)) * (size_t)threads;
+    float *chunk, *states;
+    return work_lay(r, NULL, &chunk, &states) * (size_t)threads;
 }
 
 /* Offset of sequence i's saved states; a sum over those before, so asked for only where states are
@@ -148,11 +160,12 @@ static void heads_item(void *ud, size_t item, int worker)
     s.n = j->batch->begin[s.i + 1] - s.begin;
     s.kept = tg_recur_head_saved(r, s.n);
     s.kept_at = j->saved || j->kept ? saved_at(r, j->batch, s.i) : 0;
-    s.work = j->work + (size_t)worker * tg_recur_work(r, 1);
+    float *none;
+    work_lay(r, j->work + (size_t)worker * tg_recur_work(r, 1), &s.work, &none);
     s.states = at(tg_state_at(j->states, s.i), s.first * size);
     s.carried = s.states;
     if (!s.carried) {
-        s.states = s.work + tg_recur_head_work(r);
+        s.states = none;
         memset(s.states, 0, (s.end - s.first) * size * sizeof *s.states);
     }
     unsigned mode = tg_denormals_off();
