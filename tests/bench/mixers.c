@@ -78,7 +78,7 @@ static struct sample ratio_of(int threads, void (*fn)(void *ud, bool backward), 
 {
     enum { MOST = 15, LEAST = 3, TIMES = LONG / SHORT };
     double forward[MOST], both[MOST], spent = 0;
-    struct sample once;
+    struct sample once = {INFINITY, INFINITY};
     pass_of(threads, fn, longer, &once); /* touches the memory */
     int rounds = 0;
     for (; rounds < MOST && (rounds < LEAST || spent < 12); rounds++) {
