@@ -147,7 +147,14 @@ size_t tg_far_work(const struct tg_far *f, const struct tg_batch *b, int threads
     return work_lay(f, b, threads, backward, NULL, &j);
 }
 
-/* Where a strip of head h of sequence i lives */
+/* An item is a sequence and some of its groups, strip by strip: query heads [first, end). */
+struct heads {
+    size_t i, first, end, rows;
+    size_t rows_before, states_before; /* of the sequences before it, in what is kept */
+    struct scratch s;
+};
+
+/* Where a strip of a head lives */
 struct place {
     size_t n;          /* far rows of the strip */
     size_t rq, rk, gk; /* row*H+h of the first query and key; row*G+group of the key */
@@ -155,20 +162,19 @@ struct place {
     const float *wq, *wk;
 };
 
-static struct place place_of(const struct job *j, size_t i, size_t h, size_t from)
+static struct place place_of(const struct job *j, const struct heads *in, size_t h, size_t from)
 {
     const struct tg_far *f = j->f;
-    size_t rows, states, features = tg_map_features(&f->map), row = j->b->begin[i] + from;
-    const size_t all = rows_of(f, j->b, i), strip = strip_rows(f);
+    const size_t features = tg_map_features(&f->map), row = j->b->begin[in->i] + from;
+    const size_t all = in->rows, strip = strip_rows(f);
     struct place p = {.n = all - from < strip ? all - from : strip};
     p.rq = (row + f->lag) * f->H + h;
     p.rk = row * f->H + h;
     p.gk = row * f->G + h / (f->H / f->G);
-    before(f, j->b, i, &rows, &states);
     if (j->keep) {
-        p.qf = j->kept.qf + (rows * f->H + h * all + from) * features;
-        p.kf = j->kept.kf + (rows * f->H + h * all + from) * features;
-        p.states = j->kept.states + states +
+        p.qf = j->kept.qf + (in->rows_before * f->H + h * all + from) * features;
+        p.kf = j->kept.kf + (in->rows_before * f->H + h * all + from) * features;
+        p.states = j->kept.states + in->states_before +
                    h * tg_outer_head_saved(all, features, f->V, f->chunk) +
                    tg_outer_head_saved(from, features, f->V, f->chunk);
     }
@@ -232,12 +238,6 @@ static void clear_near_rows(const struct job *j, size_t i, size_t h)
     }
 }
 
-/* An item is a sequence and some of its groups, strip by strip: query heads [first, end). */
-struct heads {
-    size_t i, first, end, rows;
-    struct scratch s;
-};
-
 static struct heads heads_of(const struct job *j, size_t item, int worker)
 {
     const struct tg_far *f = j->f;
@@ -246,6 +246,7 @@ static struct heads heads_of(const struct job *j, size_t item, int worker)
     struct heads a = {.i = item / items, .first = group * per};
     a.end = (group + j->each < j->groups ? group + j->each : j->groups) * per;
     a.rows = rows_of(f, j->b, a.i);
+    before(f, j->b, a.i, &a.rows_before, &a.states_before);
     scratch_lay(f, j->n_max, j->work + (size_t)worker * j->per_worker, &a.s);
     if (!j->states) {
         const size_t size = tg_far_state(f) / f->H;
@@ -264,7 +265,7 @@ static void fwd_strip(const struct job *j, struct heads *all, size_t h, size_t f
     const struct tg_far *f = j->f;
     size_t features = tg_map_features(&f->map), K = f->map.K;
     struct scratch *s = &all->s;
-    struct place p = place_of(j, all->i, h, from);
+    struct place p = place_of(j, all, h, from);
     float *states = j->states ? j->states[all->i] : s->states;
     float *qf = j->keep ? p.qf : s->qf, *kf = j->keep ? p.kf : s->kf;
     tg_map_fwd(j->ctx->k, &f->map, p.n, j->q + p.rq * K, f->H * K, p.wq, qf, features);
@@ -338,7 +339,7 @@ static void bwd_strip(const struct job *j, struct heads *all, size_t h, size_t f
     const struct tg_far *f = j->f;
     size_t features = tg_map_features(&f->map), K = f->map.K, weights = K * f->map.F;
     struct scratch *s = &all->s;
-    struct place p = place_of(j, all->i, h, from);
+    struct place p = place_of(j, all, h, from);
     const size_t w = (all->i * f->H + h) * weights;
     memset(s->qf, 0, p.n * features * sizeof *s->qf);
     memset(s->kf, 0, p.n * features * sizeof *s->kf);
