@@ -67,6 +67,7 @@ ifeq ($(shell uname -m),x86_64)
 $(OBJ)/formats/x86/%_avx2.o: EXTRA_CFLAGS := -mavx2 -mf16c -ffp-contract=off
 $(OBJ)/linearize/kernels/x86/%_avx2.o: EXTRA_CFLAGS := -mavx2 -mfma -mf16c -ffp-contract=fast
 $(OBJ)/linearize/kernels/x86/%_avx512.o: EXTRA_CFLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -mprefer-vector-width=512 -ffp-contract=fast
+$(OBJ)/linearize/kernels/x86/%_amx.o: EXTRA_CFLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mamx-tile -mamx-bf16 -mfma
 endif
 
 $(OUT)/libtegu.a: $(LIB_OBJS)
@@ -123,6 +124,7 @@ $(FUZZ_OBJ)/formats/dtype_c.o: EXTRA_CFLAGS := -ffp-contract=off
 $(FUZZ_OBJ)/formats/x86/%_avx2.o: EXTRA_CFLAGS := -mavx2 -mf16c -ffp-contract=off
 $(FUZZ_OBJ)/linearize/kernels/x86/%_avx2.o: EXTRA_CFLAGS := -mavx2 -mfma -mf16c -ffp-contract=fast
 $(FUZZ_OBJ)/linearize/kernels/x86/%_avx512.o: EXTRA_CFLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -ffp-contract=fast
+$(FUZZ_OBJ)/linearize/kernels/x86/%_amx.o: EXTRA_CFLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mamx-tile -mamx-bf16 -mfma
 
 debug: ## build/debug/tegu with assertions
 	@$(MAKE) --no-print-directory BUILD=debug OUT=$(OUT)/debug all

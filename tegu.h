@@ -1,7 +1,7 @@
-/* libtegu: what a program needs to read, run, graft, distill and write models. Each header says shapes, units, errors and
- * ownership; docs/architecture.md says what may know what.
+/* libtegu: what a program needs to read, run, graft, distill and write models. Each header says
+ * shapes, units, errors and ownership; docs/architecture.md says what may know what.
  *
- *     struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), tg_cpu_count()};
+ *     struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = tg_cpu_count()};
  *     struct tg_model *m;
  *     struct tg_err err;
  *     if (tg_model_load(&m, "path/to/model", &ctx, &err) != TG_OK)

@@ -18,7 +18,7 @@ static const struct tg_stage_settings common = {.warmup = 0.03,
                                                 .micro = 2,
                                                 .temperature = 1};
 
-enum kind { COUNT64, COUNT, NUMBER, TRAIN };
+enum kind { COUNT64, COUNT, NUMBER, TRAIN, PRECISION };
 static const struct setting {
     const char *key;
     enum kind kind;
@@ -41,9 +41,19 @@ static const struct setting {
     {"micro", COUNT, AT(micro), 1, 65536},
     {"temperature", NUMBER, AT(temperature), 0.01, 100},
     {"ce_share", NUMBER, AT(ce_share), 0, 1},
+    {"precision", PRECISION, AT(precision), 0, 0},
 #undef AT
 };
 enum { SETTINGS = sizeof settings / sizeof *settings, LORA_MAX = 4096 };
+
+static const char *const precisions[] = {
+    [TG_PREC_F32] = "float32", [TG_PREC_BF16X2] = "bf16x2", [TG_PREC_BF16] = "bf16"};
+enum { PRECISIONS = sizeof precisions / sizeof *precisions };
+
+static bool is_number(const struct setting *f)
+{
+    return f->kind == COUNT64 || f->kind == COUNT || f->kind == NUMBER;
+}
 
 static int unknown_kind(const char *kind, struct tg_err *err)
 {
@@ -81,7 +91,7 @@ static void fill(struct tg_stage_settings *s, const struct tg_stage_settings *fr
 {
     for (size_t i = 0; i < SETTINGS; i++) {
         const struct setting *f = &settings[i];
-        if (f->kind != TRAIN && !(get(s, f) > 0))
+        if (is_number(f) && !(get(s, f) > 0))
             set(s, f, get(from, f));
     }
     if (s->train == TG_TRAIN_DEFAULT)
@@ -137,12 +147,26 @@ static int set_train(struct tg_stage_settings *s, const char *value, const char 
     return TG_OK;
 }
 
-/* A number with an optional k, M or G of thousands */
+static int set_precision(struct tg_stage_settings *s, const char *value, const char *where,
+                         struct tg_err *err)
+{
+    for (size_t i = 0; i < PRECISIONS; i++)
+        if (strcmp(value, precisions[i]) == 0) {
+            s->precision = (enum tg_precision)i;
+            return TG_OK;
+        }
+    return tg_fail(err, TG_ERR_VALUE, "%s: precision = '%s' must be float32, bf16x2 or bf16", where,
+                   value);
+}
+
+/* A name, or a number with an optional k, M or G of thousands */
 static int set_text(struct tg_stage_settings *s, const struct setting *f, const char *value,
                     const char *where, struct tg_err *err)
 {
     if (f->kind == TRAIN)
         return set_train(s, value, where, err);
+    if (f->kind == PRECISION)
+        return set_precision(s, value, where, err);
     char *end;
     double x = strtod(value, &end);
     if (f->kind != NUMBER && end != value && *end && !end[1]) {
@@ -222,9 +246,9 @@ int tg_stage_parse_json(struct tg_json v, struct tg_stage_settings *s, struct tg
             continue;
         if (tg_json_is_string(child) && f->kind != NUMBER)
             status = set_text(s, f, tg_json_string(child), where, err);
-        else if (!tg_json_is_number(child) || f->kind == TRAIN)
+        else if (!tg_json_is_number(child) || !is_number(f))
             status = tg_fail(err, TG_ERR_VALUE, "%s.%s must be a %s", where, f->key,
-                             f->kind == TRAIN ? "string" : "number");
+                             is_number(f) ? "number" : "string");
         else if (f->kind != NUMBER && tg_json_number(child) != floor(tg_json_number(child)))
             status = tg_fail(err, TG_ERR_VALUE, "%s.%s = %g is not a whole number", where, f->key,
                              tg_json_number(child));
@@ -245,8 +269,10 @@ void tg_stage_write_json(const struct tg_stage_settings *s, struct tg_json_out *
         snprintf(train, sizeof train, "lora:%zu", s->lora_rank);
         if (f->kind == NUMBER)
             tg_jout_num(out, f->key, get(s, f));
-        else if (f->kind != TRAIN)
+        else if (is_number(f))
             tg_jout_int(out, f->key, (int64_t)get(s, f));
+        else if (f->kind == PRECISION)
+            tg_jout_str(out, f->key, precisions[s->precision]);
         else if (s->train == TG_TRAIN_LORA)
             tg_jout_str(out, f->key, train);
         else

@@ -278,6 +278,14 @@ static int log_step(struct trainer *t, double loss, double share, double norm, s
     return status;
 }
 
+/* Of the products with weights in passes over tokens; whatever else is computed is float32. */
+static void set_precision(const struct tg_train_job *job, enum tg_precision precision)
+{
+    job->student->ctx.precision = precision;
+    if (job->teacher)
+        job->teacher->ctx.precision = precision;
+}
+
 /* Gradients of one update, micro-batch by micro-batch in order. */
 static int accumulate(struct trainer *t, double *loss, struct tg_err *err)
 {
@@ -299,8 +307,10 @@ static int accumulate(struct trainer *t, double *loss, struct tg_err *err)
             status = tg_data_sequence(data, t->at.stage, t->at.step * batch + from + i,
                                       t->ids + i * length, err);
         t->io.weight = (float)((double)n / (double)batch);
+        set_precision(t->job, t->set->precision);
         if (status == TG_OK)
             status = t->stage->batch(&t->io, t->ids, &b, &part, err);
+        set_precision(t->job, TG_PREC_F32);
         if (status != TG_OK)
             return status;
         *loss += part * (double)n / (double)batch;

@@ -26,7 +26,8 @@ struct tg_stage_settings {
     size_t micro;       /* sequences a micro-batch (memory and cache, not the result's meaning) */
     double temperature; /* kl */
     double ce_share;    /* kl: share of cross-entropy in the loss */
-    bool complete;      /* set by tg_stage_defaults and both parsers */
+    enum tg_precision precision; /* of teacher's and student's products with weights */
+    bool complete;               /* set by tg_stage_defaults and both parsers */
 };
 int tg_stage_defaults(struct tg_stage_settings *s, struct tg_err *err);
 /* "kl:tokens=3M,lr=1e-4,train=lora:8"; what is not said gets the kind's default */

@@ -36,7 +36,7 @@ static void stir(struct tg_model *m, uint64_t seed)
 struct tg_model *tg_bench_hybrid(const char *config, const char *mixer, const char *keep,
                                  uint64_t seed)
 {
-    const struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), 1};
+    const struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = 1};
     struct tg_plan_layer to = {0};
     struct tg_model_spec spec;
     struct tg_plan plan = {0};

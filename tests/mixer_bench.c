@@ -148,7 +148,7 @@ struct tg_bench tg_bench_open(const struct tg_bench_pair *p)
     tg_fill_random(t.dy, n, 2);
     t.m = (struct tg_mixer){
         .width = s->D, .norm_eps = 1e-5F, .rope_cos = t.cosine, .rope_sin = t.sine};
-    t.ctx = (struct tg_ctx){tg_kernels_select((unsigned)TG_CPU_ALL), 1};
+    t.ctx = (struct tg_ctx){.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = 1};
     return t;
 }
 

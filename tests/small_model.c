@@ -27,7 +27,7 @@ struct tg_model *tg_test_teacher(const struct tg_test_shape *shape, int threads,
                                  .bos_id = -1,
                                  .layer_count = shape->layers,
                                  .layers = layers};
-    struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), threads};
+    struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = threads};
     struct tg_err err = {0};
     struct tg_model *m;
     snprintf(spec.family, sizeof spec.family, "llama");

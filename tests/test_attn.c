@@ -108,7 +108,7 @@ static void all_windows(struct tg_attn a, struct tg_batch batch)
             char where[96];
             snprintf(where, sizeof where, "%s, %zu rows in %zu, window %zu", (*k)->name,
                      tg_batch_rows(&batch), batch.count, a.window);
-            run(&p, (struct tg_ctx){*k, 1});
+            run(&p, (struct tg_ctx){.k = *k, .threads = 1});
             compare(&p, where);
         }
         float *keep[ARRAYS] = {NULL}; /* of the last table, which is the best */
@@ -158,7 +158,7 @@ static void test_causality(void **state)
 {
     (void)state;
     enum { T = 150, CHANGED = 70, WINDOW = 20 };
-    struct tg_ctx ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), 2};
+    struct tg_ctx ctx = {.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = 2};
     struct tg_attn a = {.H = 2, .G = 1, .K = 8, .V = 6, .window = WINDOW, .scale = 0.5f};
     size_t begin[2] = {0, T}, row = a.H * a.V;
     struct problem p;
@@ -184,7 +184,7 @@ static void test_large_scores(void **state)
 {
     (void)state;
     size_t begin[2] = {0, 100};
-    struct tg_ctx ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), 1};
+    struct tg_ctx ctx = {.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = 1};
     struct tg_attn a = {.H = 1, .G = 1, .K = 1, .V = 2, .scale = 4096};
     struct problem p;
     problem_open(&p, a, (struct tg_batch){.count = 1, .begin = begin});
@@ -212,7 +212,7 @@ static void test_long(void **state)
 {
     (void)state;
     enum { T = 20000, WINDOW = 100, K = 8, V = 5 };
-    struct tg_ctx ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), 2};
+    struct tg_ctx ctx = {.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = 2};
     size_t begin[2] = {0, T};
     struct tg_attn a = {.H = 1, .G = 1, .K = K, .V = V, .window = WINDOW, .scale = 0.5f};
     struct problem p;

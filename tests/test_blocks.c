@@ -199,7 +199,7 @@ static struct tg_model *model_of(const struct row *row, int threads)
 {
     struct tg_layer_spec layers[LAYERS];
     struct tg_model_spec spec = row->model;
-    struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), threads};
+    struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = threads};
     struct tg_err err = {0};
     struct tg_model *m;
     spec.vocab = N;

@@ -97,7 +97,7 @@ static void make(struct layer *l, const char *mixer, const struct layer *from,
 static void forward(const struct layer *l, const float *x, float *y)
 {
     const struct tg_mixer_ops *ops = tg_mixer_find(l->spec.mixer);
-    const struct tg_ctx ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), 1};
+    const struct tg_ctx ctx = {.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = 1};
     const size_t begin[] = {0, T};
     const struct tg_batch b = {1, begin, NULL};
     struct tg_guarded work = tg_guard(ops->work_floats(&l->m, &b, 1, false));

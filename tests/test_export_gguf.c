@@ -111,7 +111,7 @@ static void test_families(void **state)
         {"tests/data/families/granitemoehybrid", "granitehybrid"},
         {"tests/data/gguf/models/granitemoehybrid.gguf", "granitehybrid"},
     };
-    const struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), 1};
+    const struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = 1};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct tg_err err = {0};

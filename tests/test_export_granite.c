@@ -85,7 +85,7 @@ static void test_same(void **state)
 /* A file of this architecture is written again as it was. */
 static void test_again(void **state)
 {
-    const struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), 1};
+    const struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = 1};
     struct tg_model *m;
     struct tg_err err = {0};
     (void)state;

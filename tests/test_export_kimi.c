@@ -14,7 +14,7 @@ static const char planned[] = "kda,rotary=false,conv=4";
 
 static struct tg_model *load(const char *name)
 {
-    const struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), 1};
+    const struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = 1};
     struct tg_model *m;
     struct tg_err err = {0};
 

@@ -284,7 +284,7 @@ static void test_qk_norms(void **state)
 /* Of a head that is rotated in part the other rows stand alone. */
 static void test_qk_norms_in_part(void **state)
 {
-    const struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), 1};
+    const struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = 1};
     const float odd = 139.0F / 512;
     struct tg_model_spec spec;
     struct tg_model *m;
@@ -349,7 +349,7 @@ static void test_teachers(void **state)
         {"qwen3_moe", "qwen3_5_moe"}, {"qwen3_5_text", "qwen3_5"},
         {"qwen3_next", "qwen3_5"},    {"qwen3_next__moe", "qwen3_5_moe"},
     };
-    const struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), 1};
+    const struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = 1};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char *path = tg_path_join("tests/data/families", rows[i].family);
@@ -375,7 +375,7 @@ static void test_experts(void **state)
     assert_below(tg_bench_export(m, "qwen3_5_moe", TG_F32), 1e-5, "softmax over the taken");
     tg_model_free(m);
 
-    const struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), 1};
+    const struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = 1};
     struct tg_model_spec spec;
     struct tg_err err = {0};
     tg_must_parse(sparse, &spec);

@@ -69,7 +69,7 @@ static float *read_floats(const struct tg_tensor *t)
 static void open_family(struct family *f, const char *path)
 {
     struct tg_err err = {0};
-    struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), 1};
+    struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = 1};
     char *file = tg_path_join(path, "golden.safetensors");
     *f = (struct family){.path = path};
     must(tg_model_load(&f->m, path, &ctx, &err), &err);

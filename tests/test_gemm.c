@@ -116,8 +116,8 @@ static void test_products(void **state)
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
             for (size_t t = 0; t < 4; t++)
                 for (size_t e = 0; e < 4; e++)
-                    one_product((struct tg_ctx){*k, 2}, t & 1, t & 2, shapes[i], scales[e][0],
-                                scales[e][1], e);
+                    one_product((struct tg_ctx){.k = *k, .threads = 2}, t & 1, t & 2, shapes[i],
+                                scales[e][0], scales[e][1], e);
 }
 
 /* Shapes that are split in different ways; the empty ones touch nothing. */
@@ -137,12 +137,12 @@ static void test_threads(void **state)
             struct matrix a = matrix(ta ? s.k : s.m, ta ? s.m : s.k, 0, 1);
             struct matrix b = matrix(tb ? s.n : s.k, tb ? s.k : s.n, 0, 2);
             struct matrix one = matrix(s.m, s.n, 0, 3);
-            tg_gemm(&(struct tg_ctx){k, 1}, ta, tb, s.m, s.n, s.k, 1, a.g.p, a.ld, b.g.p, b.ld, 1,
-                    one.g.p, one.ld);
+            tg_gemm(&(struct tg_ctx){.k = k, .threads = 1}, ta, tb, s.m, s.n, s.k, 1, a.g.p, a.ld,
+                    b.g.p, b.ld, 1, one.g.p, one.ld);
             for (int threads = 2; threads <= 5; threads++) {
                 struct matrix c = matrix(s.m, s.n, 0, 3);
-                tg_gemm(&(struct tg_ctx){k, threads}, ta, tb, s.m, s.n, s.k, 1, a.g.p, a.ld, b.g.p,
-                        b.ld, 1, c.g.p, c.ld);
+                tg_gemm(&(struct tg_ctx){.k = k, .threads = threads}, ta, tb, s.m, s.n, s.k, 1,
+                        a.g.p, a.ld, b.g.p, b.ld, 1, c.g.p, c.ld);
                 if (c.size)
                     assert_memory_equal(c.g.p, one.g.p, c.size * sizeof(float));
                 drop(&c);
@@ -158,7 +158,7 @@ static void test_short_rows(void **state)
     (void)state;
     enum { M = 8, N = 200, K = 129 };
     for (const struct tg_kernels *const *k = tg_kernels_runnable(); *k; k++) {
-        struct tg_ctx ctx = {*k, 1};
+        struct tg_ctx ctx = {.k = *k, .threads = 1};
         struct matrix x = matrix(M, K, 0, 1), w = matrix(N, K, 0, 2), y = matrix(M, N, 0, 3);
         float alone[N];
         tg_linear_fwd(&ctx, x.g.p, w.g.p, NULL, y.g.p, M, N, K);
@@ -167,6 +167,115 @@ static void test_short_rows(void **state)
             assert_memory_equal(alone, y.g.p + i * N, sizeof alone);
         }
         drop(&x), drop(&w), drop(&y);
+    }
+}
+
+/* bf16(x): 8 significant bits, to the nearest, ties to even */
+static double to_bf16(double x)
+{
+    int exponent;
+    return x == 0 ? 0
+                  : (frexp(x, &exponent), ldexp(nearbyint(ldexp(x, 8 - exponent)), exponent - 8));
+}
+
+/* The first and the second part of every number */
+static void cut(const double *x, size_t n, double *first, double *second)
+{
+    for (size_t i = 0; i < n; i++) {
+        first[i] = to_bf16(x[i]);
+        second[i] = to_bf16(x[i] - first[i]);
+    }
+}
+
+/* What a precision says of the factors, summed in double; float32 sums of it come close. */
+static void one_precision(struct tg_ctx ctx, bool ta, bool tb, struct shape s, float alpha,
+                          float beta, size_t pad)
+{
+    struct matrix a = matrix(ta ? s.k : s.m, ta ? s.m : s.k, pad, 1);
+    struct matrix b = matrix(tb ? s.n : s.k, tb ? s.k : s.n, pad, 2);
+    struct matrix c = matrix(s.m, s.n, pad, 3), whole = matrix(s.m, s.n, pad, 3);
+    struct matrix a0 = matrix(a.rows, a.columns, pad, 1), a1 = matrix(a.rows, a.columns, pad, 1);
+    struct matrix b0 = matrix(b.rows, b.columns, pad, 2), b1 = matrix(b.rows, b.columns, pad, 2);
+    char what[128];
+    snprintf(what, sizeof what, "precision %d, %d%d %zu x %zu x %zu, beta %g, padding %zu",
+             ctx.precision, ta, tb, s.m, s.n, s.k, (double)beta, pad);
+    cut(a.d, a.size, a0.d, a1.d);
+    cut(b.d, b.size, b0.d, b1.d);
+    tg_gemm_ref(ta, tb, s.m, s.n, s.k, alpha, a.d, a.ld, b.d, b.ld, beta, whole.d, c.ld);
+    tg_gemm_ref(ta, tb, s.m, s.n, s.k, alpha, a0.d, a.ld, b0.d, b.ld, beta, c.d, c.ld);
+    if (ctx.precision == TG_PREC_BF16X2) {
+        tg_gemm_ref(ta, tb, s.m, s.n, s.k, alpha, a0.d, a.ld, b1.d, b.ld, 1, c.d, c.ld);
+        tg_gemm_ref(ta, tb, s.m, s.n, s.k, alpha, a1.d, a.ld, b0.d, b.ld, 1, c.d, c.ld);
+    }
+    if (beta == 0) /* must not be read */
+        for (size_t i = 0; i < s.m; i++)
+            for (size_t j = 0; j < s.n; j++)
+                c.g.p[i * c.ld + j] = NAN;
+    tg_gemm(&ctx, ta, tb, s.m, s.n, s.k, alpha, a.g.p, a.ld, b.g.p, b.ld, beta, c.g.p, c.ld);
+    assert_below(tg_rel_error_fd(c.g.p, c.d, c.size), TOLERANCE, what);
+    /* significant bits as promised */
+    assert_below(tg_rel_error_fd(c.g.p, whole.d, c.size),
+                 ctx.precision == TG_PREC_BF16X2 ? ldexp(1, -16) : ldexp(1, -8), what);
+    drop(&a), drop(&b), drop(&c), drop(&whole), drop(&a0), drop(&a1), drop(&b0), drop(&b1);
+}
+
+static const struct shape large[] = {{129, 130, 131}, {1031, 70, 65}, {70, 1031, 33},
+                                     {600, 17, 300},  {33, 95, 1000}, {513, 129, 257}};
+enum { LARGE = sizeof large / sizeof *large };
+
+static void test_precision(void **state)
+{
+    (void)state;
+    static const float scales[][2] = {{1, 0}, {1, 1}, {-0.5f, 0}, {0.75f, 0.25f}};
+    const struct tg_kernels *k = tg_kernels_select((unsigned)TG_CPU_ALL);
+    if (!k->product)
+        skip();
+    for (size_t i = 0; i < LARGE; i++)
+        for (size_t t = 0; t < 4; t++)
+            for (size_t e = 0; e < 4; e++)
+                for (int p = TG_PREC_BF16X2; p <= TG_PREC_BF16; p++)
+                    one_precision((struct tg_ctx){k, 2, (enum tg_precision)p}, t & 1, t & 2,
+                                  large[i], scales[e][0], scales[e][1], e);
+}
+
+/* C of the same factors, beta 1 */
+static struct matrix product_of(struct tg_ctx ctx, struct shape s)
+{
+    struct matrix a = matrix(s.m, s.k, 0, 1), b = matrix(s.k, s.n, 0, 2),
+                  c = matrix(s.m, s.n, 0, 3);
+    tg_gemm(&ctx, false, false, s.m, s.n, s.k, 1, a.g.p, s.k, b.g.p, s.n, 1, c.g.p, s.n);
+    drop(&a), drop(&b);
+    return c;
+}
+
+static bool same_bits(struct tg_ctx one, struct tg_ctx two, struct shape s)
+{
+    struct matrix c = product_of(one, s), d = product_of(two, s);
+    bool same = memcmp(c.g.p, d.g.p, c.size * sizeof(float)) == 0;
+    drop(&c), drop(&d);
+    return same;
+}
+
+/* A precision is float32 for small products and where there is no unit for it, and the number of
+ * threads does not change a bit of it. */
+static void test_precision_bits(void **state)
+{
+    (void)state;
+    const struct tg_kernels *best = tg_kernels_select((unsigned)TG_CPU_ALL);
+    const struct shape small = {64, 64, 64};
+    for (int p = TG_PREC_BF16X2; p <= TG_PREC_BF16; p++) {
+        const enum tg_precision precision = (enum tg_precision)p;
+        for (const struct tg_kernels *const *k = tg_kernels_runnable(); *k; k++)
+            assert_true(same_bits((struct tg_ctx){*k, 1, TG_PREC_F32},
+                                  (struct tg_ctx){*k, 1, precision}, large[0]));
+        assert_true(same_bits((struct tg_ctx){best, 1, TG_PREC_F32},
+                              (struct tg_ctx){best, 1, precision}, small));
+        for (int threads = 2; threads <= 5; threads++)
+            assert_true(same_bits((struct tg_ctx){best, 1, precision},
+                                  (struct tg_ctx){best, threads, precision}, large[1]));
+        if (best->product)
+            assert_false(same_bits((struct tg_ctx){best, 1, TG_PREC_F32},
+                                   (struct tg_ctx){best, 1, precision}, large[0]));
     }
 }
 
@@ -200,18 +309,19 @@ static void test_linear(void **state)
     (void)state;
     for (const struct tg_kernels *const *k = tg_kernels_runnable(); *k; k++)
         for (int threads = 1; threads <= 3; threads++) {
-            one_linear((struct tg_ctx){*k, threads}, 1, 65, 33);
-            one_linear((struct tg_ctx){*k, threads}, 7, 130, 64);
-            one_linear((struct tg_ctx){*k, threads}, 300, 100, 70);
+            one_linear((struct tg_ctx){.k = *k, .threads = threads}, 1, 65, 33);
+            one_linear((struct tg_ctx){.k = *k, .threads = threads}, 7, 130, 64);
+            one_linear((struct tg_ctx){.k = *k, .threads = threads}, 300, 100, 70);
         }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_small),   cmocka_unit_test(test_products),
-        cmocka_unit_test(test_threads), cmocka_unit_test(test_short_rows),
-        cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_small),          cmocka_unit_test(test_products),
+        cmocka_unit_test(test_threads),        cmocka_unit_test(test_short_rows),
+        cmocka_unit_test(test_linear),         cmocka_unit_test(test_precision),
+        cmocka_unit_test(test_precision_bits),
     };
     tg_gemm_init();
     return tg_run_tests("gemm", tests, sizeof tests / sizeof *tests);

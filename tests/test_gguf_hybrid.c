@@ -31,7 +31,7 @@ enum { MODELS = sizeof models / sizeof *models };
 /* Of the model at path against family's golden ones */
 static double logits_error(const char *path, const char *family)
 {
-    const struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), 1};
+    const struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = 1};
     char file[128];
     struct tg_tensors *golden;
     struct tg_model *m;

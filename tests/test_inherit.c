@@ -82,7 +82,7 @@ static void inherit(struct pair *p, const struct tg_attention_stats *stats)
 
 static struct pair open_pair(const struct shape *s, const struct tg_attention_stats *stats)
 {
-    struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), 1};
+    struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = 1};
     struct tg_layer_spec layer;
     struct tg_model_spec spec = spec_of(s, &layer);
     struct tg_err err = {0};

@@ -75,7 +75,10 @@ static void test_select(void **state)
         n++;
     assert_string_equal(all[0]->name, "c");
     assert_ptr_equal(tg_kernels_select(0), all[0]);
-    assert_ptr_equal(tg_kernels_select((unsigned)TG_CPU_ALL), all[n - 1]);
+    assert_ptr_equal(tg_kernels_select((unsigned)(TG_CPU_ALL & ~TG_CPU_AMX)), all[n - 1]);
+    const struct tg_kernels *best = tg_kernels_select((unsigned)TG_CPU_ALL);
+    assert_ptr_equal(best->mm, all[n - 1]->mm);
+    assert_int_equal(best->product != NULL, strcmp(best->name, "amx") == 0);
     assert_ptr_equal(tg_kernels_select(TG_CPU_AVX512), all[0]);
     assert_ptr_equal(tg_kernels_select(TG_CPU_AVX2), all[n > 1 ? 1 : 0]);
 }

@@ -160,7 +160,7 @@ static struct tg_model *start(const char *mixer, int threads, uint64_t seed)
 {
     struct tg_layer_spec layers[2];
     struct tg_model_spec spec;
-    struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), threads};
+    struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = threads};
     struct tg_plan plan = {0};
     struct tg_plan_options o = {.mixer = mixer, .keep = "none", .sinks = -1};
     struct tg_err err = {0};

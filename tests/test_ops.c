@@ -78,7 +78,7 @@ int main(int argc, char **argv)
         }
         char *path = tg_path_join(dir, names[i]);
         for (const struct tg_kernels *const *k = tg_kernels_runnable(); *k; k++) {
-            bool ok = run_file(path, row, (struct tg_ctx){*k, 2});
+            bool ok = run_file(path, row, (struct tg_ctx){.k = *k, .threads = 2});
             printf("%-20s %-8s %s\n", stem, (*k)->name, ok ? "ok" : "FAILED");
             *(ok ? &passed : &failed) += 1;
         }

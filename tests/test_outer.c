@@ -130,7 +130,8 @@ static void test_forward(void **state)
     for (size_t l = 0; l < sizeof lengths / sizeof *lengths * CHUNKS; l++) {
         struct bench t = open_bench(lengths[l / CHUNKS], 5, l % 2 ? -0.01F : -1);
         t.o.chunk = chunks[l % CHUNKS];
-        struct tg_ctx ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), 1 + (int)(l % 3)};
+        struct tg_ctx ctx = {.k = tg_kernels_select((unsigned)TG_CPU_ALL),
+                             .threads = 1 + (int)(l % 3)};
         struct tg_guarded num = tg_guard(t.rows * t.o.H * t.o.V), den = tg_guard(t.rows * t.o.H);
         struct tg_guarded work = tg_guard(tg_outer_work(&t.o, &t.b, ctx.threads));
         t.b = (struct tg_batch){3, t.begin, NULL};
@@ -206,7 +207,7 @@ static void test_gradients(void **state)
         struct bench t = open_bench(37, 4, c % 2 ? -0.01F : -0.7F);
         t.o.chunk = chunks[c];
         t.b = (struct tg_batch){3, t.begin, NULL};
-        struct tg_ctx ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), 2};
+        struct tg_ctx ctx = {.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = 2};
         float *num = floats(t.rows * t.o.H * t.o.V), *saved = floats(tg_outer_saved(&t.o, &t.b));
         float *work = floats(tg_outer_work(&t.o, &t.b, 2)), *den = floats(t.rows * t.o.H);
         float *d[4] = {floats(t.rows * t.o.H * t.o.K), floats(t.rows * t.o.H * t.o.K),
@@ -234,7 +235,7 @@ static void test_state(void **state)
 {
     (void)state;
     struct bench t = open_bench(150, 0, -0.05F);
-    struct tg_ctx ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), 1};
+    struct tg_ctx ctx = {.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = 1};
     size_t H = t.o.H, G = t.o.G, K = t.o.K, V = t.o.V, cut[3] = {0, 67, 150};
     float *whole = floats(t.rows * H * V), *parts = floats(t.rows * H * V);
     float *den = floats(t.rows * H), *part_den = floats(t.rows * H);
@@ -361,7 +362,7 @@ static void test_across(void **state)
 static void long_text(float low)
 {
     struct bench t = open_bench(100000, 0, low);
-    struct tg_ctx ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), 2};
+    struct tg_ctx ctx = {.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = 2};
     size_t H = t.o.H, G = t.o.G, K = t.o.K, V = t.o.V, n = t.rows * H;
     t.b = (struct tg_batch){1, t.begin, NULL};
     for (size_t i = 0; i < n * K; i++) {

@@ -34,7 +34,7 @@ static double *wide(const float *x, size_t n)
 
 static struct tg_ctx context(int threads)
 {
-    return (struct tg_ctx){tg_kernels_select((unsigned)TG_CPU_ALL), threads};
+    return (struct tg_ctx){.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = threads};
 }
 
 static void free_all(void **used, size_t n)

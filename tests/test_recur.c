@@ -205,7 +205,7 @@ static struct hold open_hold(const struct bench *t, const float *from)
 
 static struct tg_ctx context(int threads)
 {
-    return (struct tg_ctx){tg_kernels_select((unsigned)TG_CPU_ALL), threads};
+    return (struct tg_ctx){.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = threads};
 }
 
 static void test_forward(void **state)

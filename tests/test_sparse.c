@@ -122,7 +122,7 @@ static const float *begin_with(struct layer *l, const struct tg_attention_stats 
 static void run(const struct layer *l, size_t count, const size_t *begin, float *y, float *dx)
 {
     const struct tg_mixer_ops *ops = tg_mixer_find(l->spec.mixer);
-    const struct tg_ctx ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), 2};
+    const struct tg_ctx ctx = {.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = 2};
     const struct tg_batch b = {count, begin, NULL};
     const struct tg_mixer_grads none = {{NULL}};
     struct tg_guarded work = tg_guard(ops->work_floats(&l->m, &b, 2, false)),

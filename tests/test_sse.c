@@ -116,7 +116,7 @@ static void copy_param(struct layer *to, const char *name, const struct layer *f
 static void run(struct layer *l, float *y, float *dx)
 {
     const struct tg_mixer_ops *ops = tg_mixer_find(l->spec.mixer);
-    const struct tg_ctx ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), 2};
+    const struct tg_ctx ctx = {.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = 2};
     struct tg_mixer_grads d;
     struct tg_guarded work = tg_guard(ops->work_floats(&l->m, &batch, 2, false)),
                       back = tg_guard(ops->work_floats(&l->m, &batch, 2, true)),
@@ -281,7 +281,7 @@ static void add_masked(const struct tg_ctx *ctx, const struct tg_linear_parts *p
 static void test_masked(void **state)
 {
     static const size_t sizes[][2] = {{4, 1}, {5, 3}, {3, 3}, {64, 2}};
-    const struct tg_ctx ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), 2};
+    const struct tg_ctx ctx = {.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = 2};
     (void)state;
     for (size_t i = 0; i < 16; i++) {
         struct layer l;
@@ -313,7 +313,7 @@ static void test_masked(void **state)
 static void test_untouched(void **state)
 {
     enum { N = 6, ACTIVE = 2, TOKENS = 30 };
-    const struct tg_ctx ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), 1};
+    const struct tg_ctx ctx = {.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = 1};
     (void)state;
     for (size_t i = 0; i < 2; i++) {
         struct layer l;

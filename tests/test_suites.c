@@ -23,7 +23,7 @@ enum { N = 4, D = 2, TOKENS = 40, LENGTH = 16 };
 
 static struct tg_ctx ctx(void)
 {
-    struct tg_ctx c = {tg_kernels_select((unsigned)TG_CPU_ALL), 2};
+    struct tg_ctx c = {.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = 2};
     tg_gemm_init();
     return c;
 }

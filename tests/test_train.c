@@ -318,13 +318,68 @@ static void test_loss_falls(void **state)
     tg_model_free(teacher);
 }
 
+/* The student's weights after a few updates of a wide head, its products at a precision */
+static float *trained(const char *arg, const char *name, size_t *floats)
+{
+    struct tg_test_shape wide = shape;
+    struct tg_err err = {0};
+    struct tg_stage_settings stage;
+    char dir[128];
+    wide.vocab = 1024;
+    in_root(dir, sizeof dir, name);
+    struct tg_model *teacher = tg_test_teacher(&wide, 2, 1), *student = make_student(teacher);
+    struct tg_data *data = open_data();
+    tg_test_must(tg_stage_parse_arg(arg, &stage, &err), &err);
+    struct tg_train_job job = {.teacher = teacher,
+                               .student = student,
+                               .data = data,
+                               .stages = &stage,
+                               .stage_count = 1,
+                               .run_dir = dir,
+                               .save_every = 1e9};
+    tg_test_must(tg_train(&job, &err), &err);
+    assert_int_equal(student->ctx.precision, TG_PREC_F32);
+    assert_int_equal(teacher->ctx.precision, TG_PREC_F32);
+    *floats = student->params.floats;
+    float *weights = tg_alloc_floats(*floats);
+    assert_non_null(weights);
+    memcpy(weights, student->data, *floats * sizeof *weights);
+    tg_data_close(data);
+    tg_model_free(student);
+    tg_model_free(teacher);
+    return weights;
+}
+
+/* A stage's precision reaches its products, and those of its passes alone. */
+static void test_precision(void **state)
+{
+    (void)state;
+    static const char *const args[] = {"kl:tokens=640,batch=8,micro=8",
+                                       "kl:tokens=640,batch=8,micro=8,precision=bf16x2",
+                                       "kl:tokens=640,batch=8,micro=8,precision=bf16"};
+    float *w[3];
+    size_t floats;
+    for (size_t i = 0; i < 3; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "precise-%zu", i);
+        w[i] = trained(args[i], name, &floats);
+    }
+    const bool unit = tg_kernels_select((unsigned)TG_CPU_ALL)->product;
+    for (size_t i = 1; i < 3; i++) {
+        assert_int_equal(memcmp(w[i], w[0], floats * sizeof **w) != 0, unit);
+        assert_below(tg_rel_error_f(w[i], w[0], floats), i == 1 ? 1e-4 : 1e-2, args[i]);
+    }
+    for (size_t i = 0; i < 3; i++)
+        tg_free(w[i]);
+}
+
 static void test_optimizer(void **state)
 {
     (void)state;
     enum { N = 70000, STEPS = 3 };
     static float p[N], g[N];
     static double wp[N], wm[N], wv[N];
-    struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), 2};
+    struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = 2};
     struct tg_stage_settings set = {
         .clip = 0.5, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.1};
     struct tg_optim o = {0};
@@ -433,9 +488,11 @@ static void test_settings(void **state)
     (void)state;
     struct tg_err err = {0};
     struct tg_stage_settings s, back;
-    tg_test_must(tg_stage_parse_arg("kl:tokens=3M,lr=2e-4,train=lora:8,clip=0", &s, &err), &err);
+    tg_test_must(
+        tg_stage_parse_arg("kl:tokens=3M,lr=2e-4,train=lora:8,clip=0,precision=bf16x2", &s, &err),
+        &err);
     assert_true(s.tokens == 3000000 && s.lr == 2e-4 && s.clip == 0 && s.train == TG_TRAIN_LORA &&
-                s.lora_rank == 8 && s.batch > 0);
+                s.lora_rank == 8 && s.batch > 0 && s.precision == TG_PREC_BF16X2);
     tg_test_must(tg_stage_defaults(&s, &err), &err);
     assert_true(s.clip == 0); /* said to be none, and stays so */
     struct tg_strbuf text;
@@ -451,7 +508,8 @@ static void test_settings(void **state)
     tg_strbuf_release(&text);
     struct tg_stage_settings zero = {.kind = "kl"};
     tg_test_must(tg_stage_defaults(&zero, &err), &err);
-    assert_true(zero.train == TG_TRAIN_ALL && zero.lr > 0 && zero.tokens > 0);
+    assert_true(zero.train == TG_TRAIN_ALL && zero.lr > 0 && zero.tokens > 0 &&
+                zero.precision == TG_PREC_F32);
 
     static const char *const bad[][2] = {
         {"kll:tokens=1", "kll"},
@@ -460,6 +518,7 @@ static void test_settings(void **state)
         {"kl:tokens=1.5", "whole"},
         {"kl:tokens=3X", "tokens"},
         {"kl:train=lora:0", "rank"},
+        {"kl:precision=bf8", "must be float32, bf16x2 or bf16"},
         {"kl:train=some", "some"},
         {"kl:lr=nan", "lr"},
         {"kl:lr", "KEY=VALUE"},
@@ -481,6 +540,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fingerprint, setup, teardown),
         cmocka_unit_test_setup_teardown(test_loss_falls, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_precision, setup, teardown),
         cmocka_unit_test(test_optimizer),
         cmocka_unit_test(test_schedule),
         cmocka_unit_test(test_lora),

@@ -106,6 +106,7 @@ static int train(struct job *j, struct tg_err *err)
         .save_every = j->set->run.save_every,
         .progress = &j->t->progress,
     };
+    tg_recipe_note_precision(&j->recipe, j->t);
     if (status == TG_OK)
         status = tg_train(&job, err);
     return status;

@@ -292,6 +292,7 @@ static int train_step(struct tg_hybrid_run *r, struct tg_err *err)
         .save_every = b->set->run.save_every,
         .progress = &b->t->progress,
     };
+    tg_recipe_note_precision(&b->recipe, b->t);
     if (status == TG_OK)
         status = tg_train(&train, err);
     note_time(&r->report, "distill", began);

@@ -144,7 +144,8 @@ static unsigned cpu_mask(struct tg_err *err)
     unsigned long v = strtoul(text, &end, 0);
     if (*end)
         tg_fail(err, TG_ERR_VALUE,
-                "TG_CPU_MASK: '%s' is not a number (0: portable, 1: AVX2, 3: AVX-512)", text);
+                "TG_CPU_MASK: '%s' is not a number (0: portable, 1: AVX2, 3: AVX-512, 7: AMX)",
+                text);
     return (unsigned)v;
 }
 

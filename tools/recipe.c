@@ -267,3 +267,13 @@ int tg_recipe_stages(struct tg_recipe *r, const struct tg_texts *args, struct tg
     }
     return TG_OK;
 }
+
+void tg_recipe_note_precision(const struct tg_recipe *r, struct tg_tool *t)
+{
+    for (size_t i = 0; i < r->stage_count; i++)
+        if (r->stages[i].precision != TG_PREC_F32 && !t->ctx.k->product)
+            tg_note(t,
+                    "stage '%s': this processor has no unit for products of bfloat16 (AMX): they "
+                    "are taken in float32",
+                    r->stages[i].kind);
+}

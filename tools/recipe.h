@@ -7,6 +7,8 @@
 #include "distill/train.h"
 #include "tools/options.h"
 
+struct tg_tool;
+
 enum { TG_MAX_STAGES = 16 };
 struct tg_recipe {
     struct tg_json_doc *doc; /* owned; the strings that were set into options live in it */
@@ -23,5 +25,7 @@ void tg_recipe_release(struct tg_recipe *r);
 /* Stages of --stage arguments, which replace the recipe's; with neither, the defaults: align, then
  * kl. Every setting filled in. */
 int tg_recipe_stages(struct tg_recipe *r, const struct tg_texts *args, struct tg_err *err);
+/* Notes a stage's precision that this processor has no unit for. */
+void tg_recipe_note_precision(const struct tg_recipe *r, struct tg_tool *t);
 
 #endif

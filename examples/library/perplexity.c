@@ -1,5 +1,6 @@
 /* Perplexity of a text under a model, with libtegu:
- *     cc perplexity.c $(pkg-config --cflags --libs tegu) -lm -o perplexity && ./perplexity MODEL TEXT */
+ *     cc perplexity.c $(pkg-config --cflags --libs tegu) -lm -o perplexity && ./perplexity MODEL
+ * TEXT */
 #include <math.h>
 #include <stdio.h>
 
@@ -12,7 +13,7 @@ int main(int argc, char **argv)
         return 2;
     }
     struct tg_err err = {0};
-    struct tg_ctx ctx = {tg_kernels_select(TG_CPU_ALL), tg_cpu_count()};
+    struct tg_ctx ctx = {.k = tg_kernels_select(TG_CPU_ALL), .threads = tg_cpu_count()};
     struct tg_model *model = NULL;
     struct tg_tokenizer *tokenizer = NULL;
     struct tg_corpus_spec part = {0};

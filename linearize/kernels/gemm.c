@@ -47,12 +47,8 @@ const char *tg_gemm_better_core(void)
 
 struct gemm {
     const struct tg_kernels *kern;
-    bool ta, tb;
-    size_t m, n, k;
-    float alpha, beta;
-    const float *a, *b;
-    float *c;
-    size_t lda, ldb, ldc;
+    enum tg_precision precision;
+    struct tg_product of;
     size_t rows, columns; /* of a block */
 };
 
@@ -86,12 +82,19 @@ static size_t even_part(size_t n, size_t parts)
 static void block_item(void *ud, size_t item, int worker)
 {
     const struct gemm *g = ud;
+    struct tg_product p = g->of;
     (void)worker;
-    size_t row_blocks = ceil_div(g->m, g->rows);
+    size_t row_blocks = ceil_div(p.m, g->rows);
     size_t i = item % row_blocks * g->rows, j = item / row_blocks * g->columns;
-    const float *a = g->a + (g->ta ? i : i * g->lda), *b = g->b + (g->tb ? j * g->ldb : j);
-    tg_gemm1(g->ta, g->tb, smaller(g->rows, g->m - i), smaller(g->columns, g->n - j), g->k,
-             g->alpha, a, g->lda, b, g->ldb, g->beta, g->c + i * g->ldc + j, g->ldc);
+    p.a += p.ta ? i : i * p.lda;
+    p.b += p.tb ? j * p.ldb : j;
+    p.c += i * p.ldc + j;
+    p.m = smaller(g->rows, p.m - i);
+    p.n = smaller(g->columns, p.n - j);
+    if (g->precision != TG_PREC_F32)
+        g->kern->product(&p, g->precision);
+    else
+        tg_gemm1(p.ta, p.tb, p.m, p.n, p.k, p.alpha, p.a, p.lda, p.b, p.ldb, p.beta, p.c, p.ldc);
 }
 
 /* one block, or few and odd in number: two threads would wait for each other */
@@ -100,12 +103,17 @@ static bool lopsided(size_t blocks)
     return blocks % 2 == 1 && blocks < 16;
 }
 
+static double flops(const struct tg_product *p)
+{
+    return 2.0 * (double)p->m * (double)p->n * (double)p->k;
+}
+
 /* From the shape alone. */
 static void choose_blocks(struct gemm *g)
 {
-    size_t m = g->m, n = g->n;
+    size_t m = g->of.m, n = g->of.n;
     g->rows = m, g->columns = n;
-    if (2.0 * (double)m * (double)n * (double)g->k < one_block_flops)
+    if (flops(&g->of) < one_block_flops)
         return;
     size_t target = m >= 1024 ? 512 : m > 128 ? (m + 1) / 2 : m;
     size_t down = ceil_div(m, target), across = ceil_div(n, BLOCK_COLUMNS);
@@ -121,16 +129,17 @@ static void choose_blocks(struct gemm *g)
 static void dots_item(void *ud, size_t item, int worker)
 {
     const struct gemm *g = ud;
+    const struct tg_product *p = &g->of;
     (void)worker;
     float out[DOT_COLUMNS];
-    size_t end = smaller(g->n, (item + 1) * g->columns);
+    size_t end = smaller(p->n, (item + 1) * g->columns);
     for (size_t j = item * g->columns; j < end; j += DOT_COLUMNS) {
         size_t count = smaller(DOT_COLUMNS, end - j);
-        for (size_t i = 0; i < g->m; i++) {
-            float *c = g->c + i * g->ldc + j;
-            g->kern->dots(g->a + i * g->lda, g->b + j * g->ldb, g->ldb, count, g->k, out);
+        for (size_t i = 0; i < p->m; i++) {
+            float *c = p->c + i * p->ldc + j;
+            g->kern->dots(p->a + i * p->lda, p->b + j * p->ldb, p->ldb, count, p->k, out);
             for (size_t l = 0; l < count; l++)
-                c[l] = g->beta == 0 ? g->alpha * out[l] : g->alpha * out[l] + g->beta * c[l];
+                c[l] = p->beta == 0 ? p->alpha * out[l] : p->alpha * out[l] + p->beta * c[l];
         }
     }
 }
@@ -141,13 +150,15 @@ void tg_gemm(const struct tg_ctx *ctx, bool ta, bool tb, size_t m, size_t n, siz
 {
     if (m == 0 || n == 0)
         return;
-    struct gemm g = {ctx->k, ta, tb, m, n, k, alpha, beta, a, b, c, lda, ldb, ldc, 0, 0};
+    struct gemm g = {.kern = ctx->k, .of = {ta, tb, m, n, k, alpha, beta, a, b, c, lda, ldb, ldc}};
     if (m <= MAX_DOT_ROWS && !ta && tb && k > 0) {
-        size_t items = (size_t)(2.0 * (double)m * (double)n * (double)k / dot_item_flops) + 1;
+        size_t items = (size_t)(flops(&g.of) / dot_item_flops) + 1;
         g.columns = ceil_div(ceil_div(n, items), DOT_COLUMNS) * DOT_COLUMNS;
         tg_parallel(ctx->threads, ceil_div(n, g.columns), dots_item, &g);
         return;
     }
+    if (ctx->k->product && flops(&g.of) >= one_block_flops)
+        g.precision = ctx->precision;
     choose_blocks(&g);
     tg_parallel(ctx->threads, ceil_div(m, g.rows) * ceil_div(n, g.columns), block_item, &g);
 }

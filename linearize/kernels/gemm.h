@@ -18,7 +18,8 @@ const char *tg_gemm_better_core(void);
 
 /* C[m,n] = alpha op(A) op(B) + beta C; op(A) is [m,k], op(B) is [k,n]; ta: A is stored [k,m]; tb: B
  * is stored [n,k]. lda, ldb, ldc are row strides of the stored matrices. beta 0 never reads C. The
- * parallel form splits the rows of C, or for short C its columns. */
+ * parallel form splits the rows of C, or for short C its columns, and takes large products at
+ * ctx->precision where the processor has a unit for it. */
 void tg_gemm(const struct tg_ctx *ctx, bool ta, bool tb, size_t m, size_t n, size_t k, float alpha,
              const float *a, size_t lda, const float *b, size_t ldb, float beta, float *c,
              size_t ldc);

@@ -34,8 +34,27 @@ struct tg_act_kernels {
                     size_t n);
 };
 
+/* Of the factors of large products with weights, where a processor multiplies bfloat16 faster than
+ * float32; elsewhere, and for small products, all are float32. Sums are float32.
+ *
+ *   FLOAT32  x                                                     24 significant bits
+ *   BF16X2   x0 + x1, x0 = bf16(x), x1 = bf16(x - x0), without x1 y1     16
+ *   BF16     bf16(x), to the nearest, ties to even                       8
+ */
+enum tg_precision { TG_PREC_F32, TG_PREC_BF16X2, TG_PREC_BF16 };
+
+/* C[m,n] = alpha op(A) op(B) + beta C, as tg_gemm has them */
+struct tg_product {
+    bool ta, tb;
+    size_t m, n, k;
+    float alpha, beta;
+    const float *a, *b;
+    float *c;
+    size_t lda, ldb, ldc;
+};
+
 struct tg_kernels {
-    const char *name; /* "c", "avx2", "avx512" */
+    const char *name; /* "c", "avx2", "avx512", "amx" */
 
     /* y = e^x, element-wise, below 2 ulp; y may be x. e^-inf = 0; overflow gives +inf; NaN stays
      * NaN */
@@ -54,6 +73,9 @@ struct tg_kernels {
      * packed. A row of C depends on its row of op(A) alone, to the bit */
     void (*mm)(bool ta, bool tb, size_t m, size_t n, size_t k, const float *a, size_t lda,
                const float *b, size_t ldb, bool add, float *c, size_t ldc);
+    /* The product at BF16X2 or BF16; NULL where float32 is as fast. An infinite factor gives NaN at
+     * BF16X2. */
+    void (*product)(const struct tg_product *p, enum tg_precision precision);
     double (*sum_squares)(const float *x, size_t n);           /* accumulated in double */
     void (*axpy)(float a, const float *x, float *y, size_t n); /* y += a x */
     void (*scale)(float a, float *x, size_t n);
@@ -134,13 +156,15 @@ static inline size_t tg_argmax(const float *x, size_t n)
 /* The best table that both the processor and `mask` (enum tg_cpu_flags) allow. Const, never freed.
  */
 const struct tg_kernels *tg_kernels_select(unsigned mask);
-/* Every table this processor can run, portable C first, NULL-terminated: for tests and selftest. */
+/* Every table this processor can run, portable C first, NULL-terminated: for tests and selftest.
+ * "amx", which is "avx512" with `product`, is not among them. */
 const struct tg_kernels *const *tg_kernels_runnable(void);
 
 /* How to compute: passed down to everything that does arithmetic. */
 struct tg_ctx {
     const struct tg_kernels *k;
-    int threads; /* 1..64 */
+    int threads;                 /* 1..64 */
+    enum tg_precision precision; /* of tg_gemm and what calls it */
 };
 
 #endif

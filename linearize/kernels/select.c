@@ -11,6 +11,9 @@ static const struct {
 #if defined(__x86_64__)
     {&tg_kernels_avx2, TG_CPU_AVX2},
     {&tg_kernels_avx512, TG_CPU_AVX2 | TG_CPU_AVX512},
+#if defined(__linux__)
+    {&tg_kernels_amx, TG_CPU_AVX2 | TG_CPU_AVX512 | TG_CPU_AMX},
+#endif
 #endif
 };
 enum { TABLES = sizeof tables / sizeof *tables };
@@ -24,8 +27,9 @@ const struct tg_kernels *tg_kernels_select(unsigned mask)
     return tables[i].table;
 }
 
-/* Each set of instructions contains the ones before it, so what can be run is a prefix. */
-static const struct tg_kernels *const prefixes[TG_MAX_TABLES][TG_MAX_TABLES + 1] = {
+/* Each set of instructions contains the ones before it, so what can be run is a prefix. "amx" adds
+ * no other kernel of these. */
+static const struct tg_kernels *const prefixes[][TG_MAX_TABLES + 1] = {
     {&tg_kernels_c},
 #if defined(__x86_64__)
     {&tg_kernels_c, &tg_kernels_avx2},
@@ -35,7 +39,7 @@ static const struct tg_kernels *const prefixes[TG_MAX_TABLES][TG_MAX_TABLES + 1]
 
 const struct tg_kernels *const *tg_kernels_runnable(void)
 {
-    size_t last = TABLES - 1;
+    size_t last = sizeof prefixes / sizeof *prefixes - 1;
     unsigned have = tg_cpu_flags();
     while ((tables[last].needs & have) != tables[last].needs)
         last--;

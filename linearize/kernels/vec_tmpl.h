@@ -386,43 +386,22 @@ static void adamw(float *p, const float *g, float *m, float *v, float gscale, fl
     }
 }
 
-const struct tg_kernels TABLE = {
-    .name = TABLE_NAME,
-    .exp = exp_rows,
-    .exp_shift_sum = exp_shift_sum,
-    .max = max_of,
-    .dot = dot,
-    .dots = dots,
-    .weighted_sum = weighted_sum,
-    .mm = mm,
-    .sum_squares = sum_squares,
-    .axpy = axpy,
-    .scale = scale,
-    .mul = mul,
-    .add_mul = add_mul,
-    .mul_rows = mul_rows,
-    .add_rows = add_rows,
-    .dot_d = dot_d,
-    .add_products = add_products,
-    .add_d = add_d,
-    .exp_from = exp_from,
-    .rmsnorm_fwd = rmsnorm_fwd,
-    .rmsnorm_bwd = rmsnorm_bwd,
-    .norm_fwd = norm_fwd,
-    .norm_bwd = norm_bwd,
-    .softcap_fwd = softcap_fwd,
-    .softcap_bwd = softcap_bwd,
-    .act = {[TG_ACT_SILU] = {silu_fwd, silu_bwd, silu_mul_fwd, silu_mul_bwd},
-            [TG_ACT_GELU] = {gelu_fwd, gelu_bwd, gelu_mul_fwd, gelu_mul_bwd},
-            [TG_ACT_GELU_TANH] = {gelu_tanh_fwd, gelu_tanh_bwd, gelu_tanh_mul_fwd,
-                                  gelu_tanh_mul_bwd},
-            [TG_ACT_RELU] = {relu_fwd, relu_bwd, relu_mul_fwd, relu_mul_bwd},
-            [TG_ACT_RELU2] = {relu2_fwd, relu2_bwd, relu2_mul_fwd, relu2_mul_bwd},
-            [TG_ACT_CLAMPED_GLU] = {clamped_fwd, clamped_bwd, clamped_mul_fwd, clamped_mul_bwd}},
-    .silu_mul_fwd = silu_mul_fwd,
-    .silu_mul_bwd = silu_mul_bwd,
-    .rope = rope,
-    .kl_row = kl_row,
-    .ce_row = ce_row,
-    .adamw = adamw,
-};
+/* Beside the name; a table with more than the template has says so itself. */
+#define KERNELS                                                                                    \
+    .exp = exp_rows, .exp_shift_sum = exp_shift_sum, .max = max_of, .dot = dot, .dots = dots,      \
+    .weighted_sum = weighted_sum, .mm = mm, .sum_squares = sum_squares, .axpy = axpy,              \
+    .scale = scale, .mul = mul, .add_mul = add_mul, .mul_rows = mul_rows, .add_rows = add_rows,    \
+    .dot_d = dot_d, .add_products = add_products, .add_d = add_d, .exp_from = exp_from,            \
+    .rmsnorm_fwd = rmsnorm_fwd, .rmsnorm_bwd = rmsnorm_bwd, .norm_fwd = norm_fwd,                  \
+    .norm_bwd = norm_bwd, .softcap_fwd = softcap_fwd, .softcap_bwd = softcap_bwd,                  \
+    .act = {[TG_ACT_SILU] = {silu_fwd, silu_bwd, silu_mul_fwd, silu_mul_bwd},                      \
+            [TG_ACT_GELU] = {gelu_fwd, gelu_bwd, gelu_mul_fwd, gelu_mul_bwd},                      \
+            [TG_ACT_GELU_TANH] = {gelu_tanh_fwd, gelu_tanh_bwd, gelu_tanh_mul_fwd,                 \
+                                  gelu_tanh_mul_bwd},                                              \
+            [TG_ACT_RELU] = {relu_fwd, relu_bwd, relu_mul_fwd, relu_mul_bwd},                      \
+            [TG_ACT_RELU2] = {relu2_fwd, relu2_bwd, relu2_mul_fwd, relu2_mul_bwd},                 \
+            [TG_ACT_CLAMPED_GLU] = {clamped_fwd, clamped_bwd, clamped_mul_fwd, clamped_mul_bwd}},  \
+    .silu_mul_fwd = silu_mul_fwd, .silu_mul_bwd = silu_mul_bwd, .rope = rope, .kl_row = kl_row,    \
+    .ce_row = ce_row, .adamw = adamw
+
+const struct tg_kernels TABLE = {.name = TABLE_NAME, KERNELS};

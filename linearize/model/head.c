@@ -88,10 +88,11 @@ void tg_model_logits(const struct tg_model *m, const float *hidden, size_t rows,
 static void uncap_tile(void *ud, size_t tile, int worker)
 {
     const struct cap_job *j = ud;
-    struct tg_ctx alone = {j->h->m->ctx.k, 1};
+    struct tg_ctx alone = j->h->m->ctx;
     size_t N = j->h->N, first = tile * TILE_COLUMNS, count = at_most(N - first, TILE_COLUMNS);
     float l[TILE_ROWS * TILE_COLUMNS];
     (void)worker;
+    alone.threads = 1;
     for (size_t r = 0; r < j->rows; r += TILE_ROWS) {
         size_t some = at_most(j->rows - r, TILE_ROWS);
         uncapped(j->h, &alone, j->x + r * j->h->D, some, first, count, l, count);

@@ -114,7 +114,7 @@ static void multiply(void *ud, bool backward)
 /* Operations a second of sgemm, matrices of 512 x 512 */
 static double sgemm_rate(int threads)
 {
-    struct product p = {{tg_kernels_select((unsigned)TG_CPU_ALL), threads},
+    struct product p = {{.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = threads},
                         numbers((size_t)SIDE * SIDE, 1),
                         numbers((size_t)SIDE * SIDE, 2),
                         numbers((size_t)SIDE * SIDE, 3)};
@@ -190,7 +190,7 @@ static bool open_run(struct run *x, enum tg_rule rule, enum tg_gate gate, size_t
 {
     const size_t H = HEADS, gates = gate == TG_GATE_NONE ? 0 : gate == TG_GATE_SCALAR ? H : H * K;
     *x = (struct run){
-        .ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), threads},
+        .ctx = {.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = threads},
         .r = {.H = H, .G = H, .K = K, .V = K, .gate = gate, .rule = rule, .scale = 0.1F},
         .begin = {0, T}};
     size_t row = T * H * K, count[8] = {row, row, row, T * gates, T * H, row, row, row};
@@ -340,7 +340,7 @@ static bool open_layer(struct layer *l, const struct tg_mixer_schema *schema, si
                        int threads)
 {
     const size_t D = HEADS * K, half = K / 2;
-    *l = (struct layer){.ctx = {tg_kernels_select((unsigned)TG_CPU_ALL), threads},
+    *l = (struct layer){.ctx = {.k = tg_kernels_select((unsigned)TG_CPU_ALL), .threads = threads},
                         .ops = tg_mixer_find(schema),
                         .begin = {0, T}};
     l->spec = (struct tg_layer_spec){.mixer = schema,

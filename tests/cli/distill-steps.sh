@@ -17,3 +17,7 @@ refused 1 "tegu distill: out: exists*" steps tegu distill
 refused 2 "tegu distill: option '--teacher T' is required*" tegu distill raw new --data text
 refused 2 "tegu distill: option '--data FILE' is required*" tegu distill raw new --teacher t
 refused 1 "tegu distill: *vocabulary*" tegu distill raw new --teacher "$TEACHER" --data text
+# A precision of products: kept in run.json, said where the processor has no unit for it
+TG_CPU_MASK=3 tegu distill raw fast --teacher t --data text --length 64 --stage kl:tokens=1k,precision=bf16 2>messages || complain "distill"
+grep -q "stage 'kl': this processor has no unit for products of bfloat16" messages || complain "no note of the missing unit"
+grep -q '"precision": "bf16"' fast.run/run.json || complain "the precision is not in run.json"

@@ -48,4 +48,8 @@ enum { LANES = 16, MM_ROWS = 8 };
 #define TABLE tg_kernels_avx512
 #define TABLE_NAME "avx512"
 #include "linearize/kernels/vec_tmpl.h"
+
+#if defined(__linux__)
+const struct tg_kernels tg_kernels_amx = {.name = "amx", .product = tg_product_amx, KERNELS};
+#endif
 #endif
