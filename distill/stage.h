@@ -3,15 +3,18 @@
 #ifndef TG_DISTILL_STAGE_H
 #define TG_DISTILL_STAGE_H
 
+#include "distill/hidden.h"
 #include "distill/train.h"
 
 struct tg_stage_io {
     struct tg_model *teacher, *student;
     const struct tg_stage_settings *set;
-    const bool *changed;   /* [layers] whose mixer is not the teacher's */
-    const bool *wanted;    /* [params] which gradients are used */
-    float *grads;          /* params.floats, accumulated */
-    const int32_t *labels; /* [rows] targets, -1: none; NULL: the next tokens */
+    const bool *changed;            /* [layers] whose mixer is not the teacher's */
+    const bool *wanted;             /* [params] which gradients are used */
+    float *grads;                   /* params.floats, accumulated */
+    const int32_t *labels;          /* [rows] targets, -1: none; NULL: the next tokens */
+    const struct tg_hidden *hidden; /* the teacher's states that are known; NULL: none are kept */
+    uint64_t first;                 /* the stage's number of the micro-batch's first sequence */
     float weight;       /* multiply the loss's gradient by this (1 / micro-batches of the step) */
     void *memory;       /* the stage's own, from begin */
     double *layer_loss; /* [layers] align: relative error per layer, accumulated; may be NULL */
@@ -19,6 +22,7 @@ struct tg_stage_io {
 struct tg_stage {
     const char *name, *summary;
     bool needs_teacher;
+    bool keeps_hidden; /* of the teacher it uses nothing but its last hidden states */
     bool per_layer; /* layers are independent of each other: gradients are clipped layer by layer,
                        and only mixers of changed layers can train */
     /* Settings that nobody gave; zero: what all stages have in common (settings.c). Chosen on

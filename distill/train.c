@@ -33,6 +33,7 @@ struct trainer {
     struct tg_stage_io io;
     struct tg_optim optim;
     struct tg_lora lora;
+    struct tg_hidden hidden;
     bool *wanted;       /* [params] */
     double *layer_loss; /* [layers] */
     int32_t *ids;       /* [micro * length] */
@@ -138,6 +139,7 @@ static void stage_end(struct trainer *t)
         t->stage->end(&t->io);
     tg_optim_release(&t->optim);
     tg_lora_release(&t->lora);
+    tg_hidden_close(&t->hidden);
     tg_free(t->wanted);
     tg_free(t->layer_loss);
     tg_free(t->ids);
@@ -147,6 +149,23 @@ static void stage_end(struct trainer *t)
     t->ids = NULL;
     t->begin = NULL;
     t->stage = NULL;
+}
+
+/* The file of the teacher's hidden states, if there is to be one */
+static int open_hidden(struct trainer *t, struct tg_err *err)
+{
+    const struct tg_train_job *job = t->job;
+    char name[24];
+    if (!job->hidden_dir || !t->stage->keeps_hidden)
+        return TG_OK;
+    snprintf(name, sizeof name, "%zu", t->at.stage);
+    char *path = tg_path_join(job->hidden_dir, name);
+    int status = path ? tg_hidden_open(&t->hidden, path, job->data->set.length,
+                                       job->teacher->spec.width, err)
+                      : tg_fail(err, TG_ERR_NOMEM, "%s: no memory", job->hidden_dir);
+    tg_free(path);
+    t->io.hidden = &t->hidden;
+    return status;
 }
 
 /* Memory and optimizer of stage t->at.stage. */
@@ -183,6 +202,9 @@ static int stage_begin(struct trainer *t, const struct tg_stage_settings *set, s
                                  .wanted = t->wanted,
                                  .grads = t->grads,
                                  .layer_loss = t->stage->per_layer ? t->layer_loss : NULL};
+    status = open_hidden(t, err);
+    if (status != TG_OK)
+        return status;
     struct tg_batch largest = {.count = micro, .begin = t->begin};
     return t->stage->begin(&t->io, &largest, err);
 }
@@ -303,9 +325,9 @@ static int accumulate(struct trainer *t, double *loss, struct tg_err *err)
         struct tg_batch b = {.count = n, .begin = t->begin};
         double part = 0;
         int status = TG_OK;
+        t->io.first = t->at.step * batch + from;
         for (size_t i = 0; i < n && status == TG_OK; i++)
-            status = tg_data_sequence(data, t->at.stage, t->at.step * batch + from + i,
-                                      t->ids + i * length, err);
+            status = tg_data_sequence(data, t->at.stage, t->io.first + i, t->ids + i * length, err);
         t->io.weight = (float)((double)n / (double)batch);
         set_precision(t->job, t->set->precision);
         if (status == TG_OK)
@@ -393,7 +415,7 @@ static int open_run(struct trainer *t, bool *resumed, struct tg_err *err)
 int tg_train(const struct tg_train_job *job, struct tg_err *err)
 {
     const struct tg_model *m = job->student;
-    struct trainer t = {.job = job, .log = {.fd = -1}, .begun = now()};
+    struct trainer t = {.job = job, .log = {.fd = -1}, .hidden = {.fd = -1}, .begun = now()};
     bool resumed = false;
     int status = check_job(job, err);
     if (status == TG_OK)

@@ -49,6 +49,9 @@ struct tg_train_job {
     double save_every; /* seconds between states (30); a state is also written at the end of each
                           stage */
     const struct tg_progress *progress;
+    /* NULL, or where the teacher's hidden states are kept, in a file for each stage that needs no
+     * more of it (hidden.h): for runs of the same teacher, data, seed and stages */
+    const char *hidden_dir;
 };
 /* Begins, or goes on where run_dir/state says. A state with another fingerprint is TG_ERR_MISMATCH
  * naming what differs. A progress callback that asks to stop saves the state and gives

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "distill/eval.h"
+#include "distill/hidden.h"
 #include "distill/lora.h"
 #include "distill/optim.h"
 #include "formats/tensors.h"
@@ -114,6 +115,8 @@ static int count_down(void *ud, const char *phase, uint64_t done, uint64_t total
     return 0;
 }
 
+static const char *hidden_dir; /* of every run's job */
+
 static int run(const char *dir, int threads, struct stopper *stopper, double save_every,
                const char *fingerprint, float **weights, size_t *floats, struct tg_err *err)
 {
@@ -133,7 +136,8 @@ static int run(const char *dir, int threads, struct stopper *stopper, double sav
                                .run_dir = dir,
                                .fingerprint = fingerprint,
                                .save_every = save_every,
-                               .progress = stopper ? &progress : NULL};
+                               .progress = stopper ? &progress : NULL,
+                               .hidden_dir = hidden_dir};
     int status = tg_train(&job, err);
     if (weights && status == TG_OK) {
         *floats = student->params.floats;
@@ -247,6 +251,57 @@ static void test_killed(void **state)
         assert_same(&whole, &rest);
         outcome_free(&rest);
     }
+    outcome_free(&whole);
+}
+
+static void assert_same_as(const struct outcome *want, const char *name)
+{
+    struct outcome o = finish(name, 1);
+    assert_same(want, &o);
+    outcome_free(&o);
+}
+
+/* Runs that share the teacher's hidden states end with the bits of one that does not, also where
+ * the file was damaged or cut short; what it holds is used. */
+static void test_hidden(void **state)
+{
+    (void)state;
+    struct tg_err err = {0};
+    struct tg_hidden h = {.fd = -1};
+    struct outcome whole = finish("hidden-not", 1), wrong;
+    char dir[128], path[160];
+    float zeros[LENGTH * 16] = {0}, kept[LENGTH * 16];
+    in_root(dir, sizeof dir, "hidden");
+    hidden_dir = dir;
+    assert_same_as(&whole, "hidden-first");
+    assert_same_as(&whole, "hidden-second");
+    snprintf(path, sizeof path, "%s/1", dir); /* the kl stage of 40 sequences */
+    tg_test_must(tg_hidden_open(&h, path, LENGTH, shape.width, &err), &err);
+    const off_t record = sizeof kept + 4;
+    assert_int_equal(lseek(h.fd, 0, SEEK_END), 40 * record);
+    assert_true(tg_hidden_get(&h, 39, kept));
+    assert_false(tg_hidden_get(&h, 40, kept));
+
+    assert_int_equal(pwrite(h.fd, "?", 1, 7 * record + 100), 1);
+    assert_false(tg_hidden_get(&h, 7, kept));
+    assert_same_as(&whole, "hidden-damaged");
+    assert_true(tg_hidden_get(&h, 7, kept));
+    assert_int_equal(ftruncate(h.fd, 20 * record - 3), 0);
+    assert_false(tg_hidden_get(&h, 19, kept));
+    assert_same_as(&whole, "hidden-short");
+    assert_true(tg_hidden_get(&h, 39, kept));
+    assert_int_equal(ftruncate(h.fd, 0), 0);
+    tg_test_must(tg_hidden_put(&h, 39, kept, &err), &err);
+    assert_false(tg_hidden_get(&h, 0, kept)); /* a hole */
+    assert_same_as(&whole, "hidden-hole");
+
+    for (uint64_t n = 0; n < 40; n++)
+        tg_test_must(tg_hidden_put(&h, n, zeros, &err), &err);
+    wrong = finish("hidden-wrong", 1);
+    assert_memory_not_equal(wrong.weights, whole.weights, whole.floats * sizeof(float));
+    hidden_dir = NULL;
+    tg_hidden_close(&h);
+    outcome_free(&wrong);
     outcome_free(&whole);
 }
 
@@ -538,6 +593,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stopped, setup, teardown),
         cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_hidden, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fingerprint, setup, teardown),
         cmocka_unit_test_setup_teardown(test_loss_falls, setup, teardown),
         cmocka_unit_test_setup_teardown(test_precision, setup, teardown),

@@ -20,6 +20,7 @@ struct settings {
     struct tg_texts mixers, keeps;
     int64_t tokens;
     struct tg_counts baselines;
+    bool teacher_cache;
     struct tg_hybrid_settings run;
 };
 #define AT(field) offsetof(struct settings, field)
@@ -40,6 +41,10 @@ static const struct tg_option options[] = {
     {0, "baselines", TG_OPT_COUNTS, AT(baselines), "64,128", "W,W",
      "untrained windows in place of the changed layers, measured beside the runs; 0: none", 0,
      1 << 24, NULL, false},
+    {0, "teacher-cache", TG_OPT_FLAG, AT(teacher_cache), NULL, NULL,
+     "keep the teacher's hidden states of stage kl in DIR/sweep.run/hidden (4 bytes times width a "
+     "token), so that it reads that text once for all runs",
+     0, 0, NULL, false},
     {0, "windows", TG_OPT_COUNT, AT(run.validation.windows), "0", "N",
      "only the first N windows of the validation text; 0: all of it", 0, 1e9, NULL, false},
     {0, "items", TG_OPT_COUNT, AT(run.validation.items), "50", "N",
@@ -53,8 +58,10 @@ static const struct tg_option options[] = {
 #undef AT
 
 static const struct tg_run_files shared_files[] = {
-    {"machine", ""},       {"teacher", ""}, {"seed", ""},       {"data", "sampled.safetensors"},
-    {"rank", "rank.json"}, {"stages", ""},  {"validation", ""}, {NULL, NULL},
+    {"machine", ""},       {"teacher", ""},
+    {"seed", ""},          {"data", "sampled.safetensors"},
+    {"rank", "rank.json"}, {"stages", "hidden"},
+    {"validation", ""},    {NULL, NULL},
 };
 
 struct job {
@@ -66,7 +73,7 @@ struct job {
     const char *stage_texts[2];
     bool made_out;
     struct tg_run_dir dir;
-    char *lines_path, *rank_path, *sample_path;
+    char *lines_path, *rank_path, *sample_path, *hidden_path;
     struct tg_sweep found;
 };
 
@@ -166,8 +173,10 @@ static int open_sweep(struct job *j, struct tg_err *err)
     j->lines_path = tg_path_join(j->set->out, "sweep.jsonl");
     j->rank_path = tg_run_dir_file(&j->dir, "rank.json");
     j->sample_path = tg_run_dir_file(&j->dir, "sampled.safetensors");
-    if (!j->lines_path || !j->rank_path || !j->sample_path)
+    j->hidden_path = tg_run_dir_file(&j->dir, "hidden");
+    if (!j->lines_path || !j->rank_path || !j->sample_path || !j->hidden_path)
         return tg_fail(err, TG_ERR_NOMEM, "no memory");
+    j->base.hidden_dir = j->set->teacher_cache ? j->hidden_path : NULL;
     if (!j->dir.resumed) { /* lines of other settings */
         unlink(j->lines_path);
         return TG_OK;
@@ -352,6 +361,7 @@ static void release(struct job *j)
     tg_free(j->lines_path);
     tg_free(j->rank_path);
     tg_free(j->sample_path);
+    tg_free(j->hidden_path);
     tg_sweep_choices_release(&j->choices);
     tg_run_dir_close(&j->dir);
     tg_hybrid_release(&j->base);

@@ -291,6 +291,7 @@ static int train_step(struct tg_hybrid_run *r, struct tg_err *err)
         .fingerprint = r->dir.settings,
         .save_every = b->set->run.save_every,
         .progress = &b->t->progress,
+        .hidden_dir = b->hidden_dir,
     };
     tg_recipe_note_precision(&b->recipe, b->t);
     if (status == TG_OK)

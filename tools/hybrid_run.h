@@ -32,6 +32,7 @@ struct tg_hybrid_base {
     struct tg_tool *t;
     struct tg_hybrid_settings *set;
     const char *teacher_path;
+    const char *hidden_dir;  /* of tg_train_job */
     struct tg_report *times; /* where sampling and ranking note theirs; NULL: nowhere */
 
     struct tg_recipe recipe; /* its stages are those of all runs */

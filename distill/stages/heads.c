@@ -131,6 +131,24 @@ static double heads_loss(struct tg_stage_io *io, const struct loss_job *job, siz
     return loss;
 }
 
+/* The teacher's hidden states, from the file where a run before kept them */
+static int teacher_hidden(struct tg_stage_io *io, const int32_t *ids, const struct tg_batch *b,
+                          struct tg_err *err)
+{
+    const size_t D = io->teacher->spec.width;
+    struct heads *h = io->memory;
+    bool known = io->hidden != NULL;
+    int status = TG_OK;
+    for (size_t s = 0; s < b->count && known; s++)
+        known = tg_hidden_get(io->hidden, io->first + s, h->teacher_hidden + b->begin[s] * D);
+    if (known)
+        return TG_OK;
+    tg_model_forward(io->teacher, h->teacher_run, ids, b, h->teacher_hidden, false, NULL);
+    for (size_t s = 0; s < b->count && io->hidden && status == TG_OK; s++)
+        status = tg_hidden_put(io->hidden, io->first + s, h->teacher_hidden + b->begin[s] * D, err);
+    return status;
+}
+
 int tg_heads_batch(struct tg_stage_io *io, const int32_t *ids, const struct tg_batch *b,
                    double ce_share, double *loss, struct tg_err *err)
 {
@@ -153,7 +171,9 @@ int tg_heads_batch(struct tg_stage_io *io, const int32_t *ids, const struct tg_b
     job.kl_weight = (float)(job.kl_loss * io->weight);
     job.ce_weight = (float)(job.ce_loss * io->weight);
     if (job.kl_loss != 0)
-        tg_model_forward(io->teacher, h->teacher_run, ids, b, h->teacher_hidden, false, NULL);
+        status = teacher_hidden(io, ids, b, err);
+    if (status != TG_OK)
+        return status;
     tg_model_forward(io->student, h->student_run, ids, b, h->student_hidden, true, NULL);
     *loss = heads_loss(io, &job, rows);
     tg_model_backward(io->student, h->student_run, ids, b, h->dhidden, io->grads, io->wanted);

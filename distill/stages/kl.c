@@ -13,6 +13,7 @@ const struct tg_stage tg_stage_kl = {
     .name = "kl",
     .summary = "KL from the teacher's logits to the student's",
     .needs_teacher = true,
+    .keeps_hidden = true,
     .defaults = {.tokens = 3000000,
                  .train = TG_TRAIN_ALL,
                  .lr = 7e-5,
