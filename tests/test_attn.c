@@ -118,7 +118,7 @@ static void all_windows(struct tg_attn a, struct tg_batch batch)
             memcpy(keep[i], p.f[i].p, p.count[i] * sizeof(float));
         }
         for (int threads = 2; threads <= 5; threads++) {
-            run(&p, (struct tg_ctx){best, threads});
+            run(&p, (struct tg_ctx){.k = best, .threads = threads});
             for (int i = O; i < ARRAYS; i++)
                 if (p.count[i])
                     assert_memory_equal(p.f[i].p, keep[i], p.count[i] * sizeof(float));

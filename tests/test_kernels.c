@@ -122,6 +122,43 @@ static void test_exp_range(void **state)
     }
 }
 
+/* Both over [-100, 100] against double, what they give of infinities and NaN, and the same bits
+ * wherever in an array an element stands */
+static void test_gates(void **state)
+{
+    (void)state;
+    enum { N = 37, STEPS = 20000 };
+    for (const struct tg_kernels *const *k = tg_kernels_runnable(); *k; k++) {
+        double sigmoid = 0, softplus = 0;
+        for (int i = -STEPS; i < STEPS; i++) {
+            float x[N], a[N], b[N], alone;
+            for (int l = 0; l < N; l++)
+                x[l] = 100.0f * ((float)i + (float)l / N) / STEPS;
+            (*k)->sigmoid(x, a, N);
+            (*k)->softplus(x, b, N);
+            for (int l = 0; l < N; l++) {
+                const double e = exp(-(double)x[l]);
+                sigmoid = fmax(sigmoid, e < 1e38 ? ulps(a[l], 1 / (1 + e)) : a[l] > 1.5e-38f);
+                softplus = fmax(softplus,
+                                ulps(b[l], x[l] > 0 ? x[l] + log1p(e) : log1p(exp((double)x[l]))));
+            }
+            const int at = (i + STEPS) % N;
+            (*k)->sigmoid(x + at, &alone, 1);
+            assert_memory_equal(&alone, a + at, sizeof alone);
+            (*k)->softplus(x + at, &alone, 1);
+            assert_memory_equal(&alone, b + at, sizeof alone);
+        }
+        assert_below(sigmoid, 4, "sigmoid");
+        assert_below(softplus, 4, "softplus");
+        float special[] = {-INFINITY, INFINITY, 0, NAN}, y[4];
+        (*k)->sigmoid(special, y, 4);
+        assert_true(y[0] == 0 && y[1] == 1 && y[2] == 0.5f && isnan(y[3]));
+        (*k)->softplus(special, y, 4);
+        assert_true(y[0] >= 0 && y[0] < 1e-44f && y[1] == INFINITY && isnan(y[3]));
+        assert_below(ulps(y[2], log(2)), 2, "softplus of 0");
+    }
+}
+
 static void run_exp(const struct tg_kernels *k, size_t n)
 {
     double sum = 0;
@@ -539,13 +576,14 @@ static void test_references(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_select),        cmocka_unit_test(test_exp_range),
-        cmocka_unit_test(test_exp),           cmocka_unit_test(test_vector),
-        cmocka_unit_test(test_rows),          cmocka_unit_test(test_row_updates),
-        cmocka_unit_test(test_rmsnorm),       cmocka_unit_test(test_silu),
-        cmocka_unit_test(test_rope),          cmocka_unit_test(test_adamw),
-        cmocka_unit_test(test_losses),        cmocka_unit_test(test_kl_small),
-        cmocka_unit_test(test_loss_extremes), cmocka_unit_test(test_references),
+        cmocka_unit_test(test_select),      cmocka_unit_test(test_exp_range),
+        cmocka_unit_test(test_gates),       cmocka_unit_test(test_exp),
+        cmocka_unit_test(test_vector),      cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_row_updates), cmocka_unit_test(test_rmsnorm),
+        cmocka_unit_test(test_silu),        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_adamw),       cmocka_unit_test(test_losses),
+        cmocka_unit_test(test_kl_small),    cmocka_unit_test(test_loss_extremes),
+        cmocka_unit_test(test_references),
     };
     return tg_run_tests("kernels", tests, sizeof tests / sizeof *tests);
 }

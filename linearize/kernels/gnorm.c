@@ -14,6 +14,7 @@
 enum { BLOCK = 64 }; /* rows of one item; fixed, so sums do not depend on the number of threads */
 
 struct job {
+    const struct tg_kernels *kern;
     const struct tg_gnorm *g;
     size_t rows;
     const float *x, *z, *w, *r, *dy;
@@ -21,18 +22,31 @@ struct job {
     float *dx, *dz, *partial;
 };
 
-struct value {
-    float f, slope; /* f(z), f'(z) */
+/* Of some elements at a time */
+enum { STRIP = 256 };
+struct gates {
+    float f[STRIP], slope[STRIP]; /* f(z), f'(z) */
 };
 
-static inline struct value gate_of(enum tg_gate_fn kind, const float *z, size_t i)
+static void gates_of(const struct job *j, const float *z, size_t n, struct gates *v)
 {
-    if (kind == TG_GATE_FN_NONE)
-        return (struct value){1, 0};
-    float s = 1 / (1 + expf(-z[i]));
-    if (kind == TG_GATE_FN_SIGMOID)
-        return (struct value){s, s * (1 - s)};
-    return (struct value){z[i] * s, s * (1 + z[i] * (1 - s))};
+    if (j->g->gate == TG_GATE_FN_NONE) {
+        for (size_t c = 0; c < n; c++)
+            v->f[c] = 1, v->slope[c] = 0;
+        return;
+    }
+    j->kern->sigmoid(z, v->f, n);
+    for (size_t c = 0; c < n; c++) {
+        float s = v->f[c];
+        bool silu = j->g->gate == TG_GATE_FN_SILU;
+        v->f[c] = silu ? z[c] * s : s;
+        v->slope[c] = silu ? s * (1 + z[c] * (1 - s)) : s * (1 - s);
+    }
+}
+
+static size_t strip(size_t n, size_t from)
+{
+    return n - from < STRIP ? n - from : STRIP;
 }
 
 static size_t ld_x(const struct tg_gnorm *g)
@@ -67,18 +81,26 @@ static void fwd_item(void *ud, size_t item, int worker)
         const float *x = j->x + row * ld_x(g) + at, *z = j->z ? j->z + row * ld_z(g) + at : NULL;
         const float *w = j->w ? j->w + (g->shared ? 0 : at) : NULL;
         float *y = j->y + row * ld_x(g) + at;
+        struct gates v;
         double squares = 0;
-        for (size_t c = 0; c < g->n; c++) {
-            double u = (double)x[c];
+        for (size_t first = 0; first < g->n; first += STRIP) {
+            const size_t n = strip(g->n, first);
             if (g->gate_first)
-                u *= (double)gate_of(g->gate, z, c).f;
-            squares += u * u;
+                gates_of(j, z + first, n, &v);
+            for (size_t c = 0; c < n; c++) {
+                double u = (double)x[first + c] * (g->gate_first ? (double)v.f[c] : 1);
+                squares += u * u;
+            }
         }
         float r = factor(g, squares);
         if (j->keep)
             j->keep[i] = r;
-        for (size_t c = 0; c < g->n; c++)
-            y[c] = x[c] * r * (w ? w[c] : 1) * gate_of(g->gate, z, c).f;
+        for (size_t first = 0; first < g->n; first += STRIP) {
+            const size_t n = strip(g->n, first);
+            gates_of(j, z ? z + first : NULL, n, &v);
+            for (size_t c = 0; c < n; c++)
+                y[first + c] = x[first + c] * r * (w ? w[first + c] : 1) * v.f[c];
+        }
     }
 }
 
@@ -90,33 +112,44 @@ static size_t blocks_of(size_t rows)
 void tg_gnorm_fwd(const struct tg_ctx *ctx, const struct tg_gnorm *g, size_t rows, const float *x,
                   const float *z, const float *w, float *y, float *r)
 {
-    struct job j = {.g = g, .rows = rows, .x = x, .z = z, .w = w, .y = y, .keep = r};
+    struct job j = {
+        .kern = ctx->k, .g = g, .rows = rows, .x = x, .z = z, .w = w, .y = y, .keep = r};
     tg_parallel(ctx->threads, blocks_of(rows), fwd_item, &j);
 }
 
 /* One vector; dw [n] is accumulated unless NULL */
-static void vector_bwd(const struct tg_gnorm *g, const float *x, const float *z, const float *w,
-                       float r, const float *dy, float *dx, float *dz, float *dw)
+static void vector_bwd(const struct job *j, const float *x, const float *z, const float *w, float r,
+                       const float *dy, float *dx, float *dz, float *dw)
 {
+    const struct tg_gnorm *g = j->g;
+    struct gates v;
     double sum = 0;
-    for (size_t c = 0; c < g->n; c++)
-        sum += (double)dy[c] * (double)(w ? w[c] : 1) * (double)gate_of(g->gate, z, c).f *
-               (double)x[c]; /* the same product in both orders */
-    float pull = (float)(sum * (double)r * (double)r / (g->l2 ? 1 : (double)g->n));
-    for (size_t c = 0; c < g->n; c++) {
-        struct value v = gate_of(g->gate, z, c);
-        float weight = w ? w[c] : 1, d = dy[c], from = x[c];
-        if (dw)
-            dw[c] += d * from * r * v.f;
-        if (g->gate_first) {
-            float du = r * (d * weight - from * v.f * pull);
-            dx[c] = du * v.f;
-            if (dz)
-                dz[c] = du * from * v.slope;
-        } else {
-            dx[c] = r * (d * weight * v.f - from * pull);
-            if (dz)
-                dz[c] = d * from * r * weight * v.slope;
+    for (size_t first = 0; first < g->n; first += STRIP) {
+        const size_t n = strip(g->n, first);
+        gates_of(j, z ? z + first : NULL, n, &v);
+        for (size_t l = 0, c = first; l < n; l++, c++)
+            sum += (double)dy[c] * (double)(w ? w[c] : 1) * (double)v.f[l] *
+                   (double)x[c]; /* the same product in both orders */
+    }
+    const float pull = (float)(sum * (double)r * (double)r / (g->l2 ? 1 : (double)g->n));
+    for (size_t first = 0; first < g->n; first += STRIP) {
+        const size_t n = strip(g->n, first);
+        if (g->n > STRIP)
+            gates_of(j, z ? z + first : NULL, n, &v);
+        for (size_t l = 0, c = first; l < n; l++, c++) {
+            float weight = w ? w[c] : 1, d = dy[c], from = x[c], f = v.f[l];
+            if (dw)
+                dw[c] += d * from * r * f;
+            if (g->gate_first) {
+                float du = r * (d * weight - from * f * pull);
+                dx[c] = du * f;
+                if (dz)
+                    dz[c] = du * from * v.slope[l];
+            } else {
+                dx[c] = r * (d * weight * f - from * pull);
+                if (dz)
+                    dz[c] = d * from * r * weight * v.slope[l];
+            }
         }
     }
 }
@@ -133,7 +166,7 @@ static void bwd_item(void *ud, size_t item, int worker)
     for (size_t i = from * g->groups; i < to * g->groups; i++) {
         size_t row = i / g->groups, at = i % g->groups * g->n, shared = g->shared ? 0 : at;
         size_t x = row * ld_x(g) + at, z = row * ld_z(g) + at;
-        vector_bwd(g, j->x + x, j->z ? j->z + z : NULL, j->w ? j->w + shared : NULL, j->r[i],
+        vector_bwd(j, j->x + x, j->z ? j->z + z : NULL, j->w ? j->w + shared : NULL, j->r[i],
                    j->dy + x, j->dx + x, j->dz ? j->dz + z : NULL,
                    partial ? partial + shared : NULL);
     }
@@ -148,7 +181,8 @@ void tg_gnorm_bwd(const struct tg_ctx *ctx, const struct tg_gnorm *g, size_t row
                   const float *z, const float *w, const float *r, const float *dy, float *dx,
                   float *dz, float *dw, float *work)
 {
-    struct job j = {.g = g,
+    struct job j = {.kern = ctx->k,
+                    .g = g,
                     .rows = rows,
                     .x = x,
                     .z = z,

@@ -59,6 +59,9 @@ struct tg_kernels {
     /* y = e^x, element-wise, below 2 ulp; y may be x. e^-inf = 0; overflow gives +inf; NaN stays
      * NaN */
     void (*exp)(const float *x, float *y, size_t n);
+    /* y = 1 / (1 + e^-x) and y = log(1 + e^x), element-wise, to a few ulp; y may be x */
+    void (*sigmoid)(const float *x, float *y, size_t n);
+    void (*softplus)(const float *x, float *y, size_t n);
     /* x[i] <- e^(x[i] - shift); returns the sum (fixed order). shift = -inf is not allowed */
     float (*exp_shift_sum)(float *x, float shift, size_t n);
     float (*max)(const float *x, size_t n); /* -inf for n = 0 */

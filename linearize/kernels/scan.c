@@ -89,16 +89,12 @@ void tg_lru_bwd(const struct tg_ctx *ctx, size_t D, const struct tg_batch *batch
 }
 
 struct decay_job {
+    const struct tg_kernels *kern;
     const struct tg_decay *d;
     size_t rows;
     const float *a, *bias, *A_log, *dg, *ddt;
     float *dt, *g, *da, *dbias, *dA_log;
 };
-
-static float softplus(float x)
-{
-    return x > 0 ? x + log1pf(expf(-x)) : log1pf(expf(x));
-}
 
 static float limited(const struct tg_decay *d, float dt)
 {
@@ -113,31 +109,50 @@ static size_t ld_of(const struct tg_decay *d)
 
 enum { DECAY_ROWS = 64, DECAY_CHANNELS = 64 };
 
+/* Channels [from, from + n) of all heads', n <= BLOCK, of a block of rows */
+static void decay_fwd_block(const struct decay_job *j, size_t from, size_t n, size_t row, size_t to)
+{
+    const size_t all = j->d->H * j->d->n;
+    float A[BLOCK], dt[BLOCK];
+    for (size_t c = 0; c < n; c++)
+        A[c] = c && (from + c) % j->d->n ? A[c - 1] : -expf(j->A_log[(from + c) / j->d->n]);
+    for (; row < to; row++) {
+        const float *a = j->a + row * ld_of(j->d) + from, *bias = j->bias + from;
+        float *g = j->g + row * all + from;
+        for (size_t c = 0; c < n; c++)
+            dt[c] = a[c] + bias[c];
+        j->kern->softplus(dt, dt, n);
+        for (size_t c = 0; c < n; c++) {
+            dt[c] = limited(j->d, dt[c]);
+            g[c] = A[c] * dt[c];
+        }
+        if (j->dt)
+            memcpy(j->dt + row * all + from, dt, n * sizeof *dt);
+    }
+}
+
 /* An item is a block of rows. */
 static void decay_fwd_item(void *ud, size_t item, int worker)
 {
     const struct decay_job *j = ud;
-    const size_t H = j->d->H, n = j->d->n, from = item * DECAY_ROWS;
-    const size_t to = j->rows - from < DECAY_ROWS ? j->rows : from + DECAY_ROWS;
+    const size_t all = j->d->H * j->d->n, row = item * DECAY_ROWS;
+    const size_t to = j->rows - row < DECAY_ROWS ? j->rows : row + DECAY_ROWS;
     (void)worker;
-    for (size_t row = from; row < to; row++)
-        for (size_t h = 0; h < H; h++) {
-            const float A = -expf(j->A_log[h]), *bias = j->bias + h * n;
-            const float *a = j->a + row * ld_of(j->d) + h * n;
-            for (size_t c = 0, at = (row * H + h) * n; c < n; c++, at++) {
-                float dt = limited(j->d, softplus(a[c] + bias[c]));
-                j->g[at] = A * dt;
-                if (j->dt)
-                    j->dt[at] = dt;
-            }
-        }
+    for (size_t c = 0; c < all; c += BLOCK)
+        decay_fwd_block(j, c, all - c < BLOCK ? all - c : BLOCK, row, to);
 }
 
 void tg_decay_fwd(const struct tg_ctx *ctx, const struct tg_decay *d, size_t rows, const float *a,
                   const float *bias, const float *A_log, float *dt, float *g)
 {
-    struct decay_job j = {
-        .d = d, .rows = rows, .a = a, .bias = bias, .A_log = A_log, .dt = dt, .g = g};
+    struct decay_job j = {.kern = ctx->k,
+                          .d = d,
+                          .rows = rows,
+                          .a = a,
+                          .bias = bias,
+                          .A_log = A_log,
+                          .dt = dt,
+                          .g = g};
     tg_parallel(ctx->threads, (rows + DECAY_ROWS - 1) / DECAY_ROWS, decay_fwd_item, &j);
 }
 
@@ -147,13 +162,17 @@ static void decay_bwd_block(const struct decay_job *j, size_t h, size_t first, s
     const size_t H = j->d->H, all = j->d->n;
     const float A = -expf(j->A_log[h]), *bias = j->bias + h * all + first;
     double dbias[DECAY_CHANNELS] = {0};
+    float dt[DECAY_CHANNELS], slope[DECAY_CHANNELS];
     for (size_t row = 0; row < j->rows; row++) {
         const size_t at = (row * H + h) * all + first, from = row * ld_of(j->d) + h * all + first;
+        for (size_t c = 0; c < n; c++)
+            slope[c] = j->a[from + c] + bias[c];
+        j->kern->softplus(slope, dt, n);
+        j->kern->sigmoid(slope, slope, n);
         for (size_t c = 0; c < n; c++) {
-            float a = j->a[from + c] + bias[c], dt = softplus(a), dg = j->dg[at + c];
-            float used = limited(j->d, dt), slope = 1 / (1 + expf(-a));
+            float dg = j->dg[at + c], used = limited(j->d, dt[c]);
             float ddt = A * dg + (j->ddt ? j->ddt[at + c] : 0);
-            float da = dt == used ? ddt * slope : 0;
+            float da = dt[c] == used ? ddt * slope[c] : 0;
             *dA += (double)(dg * A * used);
             dbias[c] += (double)da;
             j->da[from + c] = da;
@@ -180,7 +199,8 @@ void tg_decay_bwd(const struct tg_ctx *ctx, const struct tg_decay *d, size_t row
                   const float *bias, const float *A_log, const float *dg, const float *ddt,
                   float *da, float *dbias, float *dA_log)
 {
-    struct decay_job j = {.d = d,
+    struct decay_job j = {.kern = ctx->k,
+                          .d = d,
                           .rows = rows,
                           .a = a,
                           .bias = bias,

@@ -289,6 +289,35 @@ static void rmsnorm_bwd(const float *x, const float *w, float r, const float *dy
 
 #include "linearize/kernels/act_tmpl.h"
 
+static void sigmoid_rows(const float *x, float *y, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        y[i] = sigmoid_one(x[i]);
+}
+
+/* max(x, 0) + log(1 + e), e = e^-|x|; log(1 + e) = 2 artanh(s) = 2 (s + s^3 / 3 + s^5 / 5 + ...),
+ * s = e / (2 + e) <= 1/3 */
+static inline float softplus_one(float x)
+{
+    float e = exp_one(-fabsf(x)), s = e / (2.0f + e), t = s * s;
+    float p = 1.0f / 15;
+    p = p * t + 1.0f / 13;
+    p = p * t + 1.0f / 11;
+    p = p * t + 1.0f / 9;
+    p = p * t + 1.0f / 7;
+    p = p * t + 1.0f / 5;
+    p = p * t + 1.0f / 3;
+    return (x > 0.0f ? x : 0.0f) + 2.0f * (s + s * t * p);
+}
+
+static void softplus_rows(const float *x, float *y, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        y[i] = softplus_one(x[i]);
+}
+
 static void rope(float *x, const float *cos, const float *sin, float sign, size_t n)
 {
     size_t half = n / 2;
@@ -388,7 +417,8 @@ static void adamw(float *p, const float *g, float *m, float *v, float gscale, fl
 
 /* Beside the name; a table with more than the template has says so itself. */
 #define KERNELS                                                                                    \
-    .exp = exp_rows, .exp_shift_sum = exp_shift_sum, .max = max_of, .dot = dot, .dots = dots,      \
+    .exp = exp_rows, .sigmoid = sigmoid_rows, .softplus = softplus_rows,                           \
+    .exp_shift_sum = exp_shift_sum, .max = max_of, .dot = dot, .dots = dots,                       \
     .weighted_sum = weighted_sum, .mm = mm, .sum_squares = sum_squares, .axpy = axpy,              \
     .scale = scale, .mul = mul, .add_mul = add_mul, .mul_rows = mul_rows, .add_rows = add_rows,    \
     .dot_d = dot_d, .add_products = add_products, .add_d = add_d, .exp_from = exp_from,            \

@@ -282,10 +282,8 @@ void tg_proj_out_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const s
         float *gate = gates, *gated = gates + rows * n;
         tg_linear_fwd(ctx, x, tg_mixer_param(m, "out_gate.weight"),
                       tg_mixer_param(m, "out_gate.bias"), gate, rows, n, m->width);
-        for (size_t i = 0; i < rows * n; i++) {
-            gate[i] = 1 / (1 + expf(-gate[i]));
-            gated[i] = y[i] * gate[i];
-        }
+        ctx->k->sigmoid(gate, gate, rows * n);
+        ctx->k->mul(gate, y, gated, rows * n);
         y = gated;
     }
     tg_linear_fwd(ctx, y, tg_mixer_param(m, "o.weight"), tg_mixer_param(m, "o.bias"), out, rows,

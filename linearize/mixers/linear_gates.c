@@ -118,6 +118,7 @@ static float sigmoid(float x)
 
 /* What loops over rows and channels share */
 struct pass {
+    const struct tg_kernels *kern;
     const struct tg_linear_gates *s;
     const struct tg_mixer *m;
     size_t rows;
@@ -143,17 +144,21 @@ static size_t block_of(const struct pass *j, size_t item, size_t *from)
 }
 
 /* Of negated logits u: k = (1 - lb) sigmoid(u), g = log(lb + (1 - lb) sigmoid(-u)). Without a lower
- * bound, lb = 0, g is taken from u, for sigmoid(-u) may be 0. */
+ * bound, lb = 0, g = -softplus(u), for sigmoid(-u) may be 0. */
 static void forget_item(void *ud, size_t item, int worker)
 {
     const struct pass *j = ud;
-    const float *bound = tg_mixer_param(j->m, "lower_bound"), *u = j->u;
-    size_t n = gates_of(j->s), i, to = block_of(j, item, &i);
+    const float *bound = tg_mixer_param(j->m, "lower_bound");
+    const size_t n = gates_of(j->s);
+    size_t i, to = block_of(j, item, &i);
     (void)worker;
+    j->kern->sigmoid(j->u + i, j->k + i, to - i);
+    if (!bound)
+        j->kern->softplus(j->u + i, j->g + i, to - i);
     for (; i < to; i++) {
         float lb = bound ? sigmoid(bound[i % n]) : 0;
-        j->g[i] = bound ? logf(lb + (1 - lb) * sigmoid(-u[i])) : tg_log_sigmoid(-u[i]);
-        j->k[i] = (1 - lb) * sigmoid(u[i]);
+        j->g[i] = bound ? logf(lb + (1 - lb) * sigmoid(-j->u[i])) : -j->g[i];
+        j->k[i] *= 1 - lb;
     }
 }
 
@@ -167,17 +172,23 @@ static void forget_bwd_item(void *ud, size_t item, int worker)
     const size_t n = gates_of(j->s), first = item * CHANNELS;
     const size_t count = n - first < CHANNELS ? n - first : CHANNELS;
     float *dk = j->out, lb[CHANNELS] = {0};
+    float p[CHANNELS], rest[CHANNELS];
     double sum[CHANNELS] = {0};
     (void)worker;
     for (size_t c = 0; bound && c < count; c++)
         lb[c] = sigmoid(bound[first + c]);
-    for (size_t row = 0; row < j->rows; row++)
+    for (size_t row = 0; row < j->rows; row++) {
+        j->kern->sigmoid(u + row * n + first, p, count);
+        for (size_t c = 0; c < count; c++)
+            rest[c] = -u[row * n + first + c];
+        j->kern->sigmoid(rest, rest, count);
         for (size_t c = 0, i = row * n + first; c < count; c++, i++) {
-            float p = sigmoid(u[i]), rest = sigmoid(-u[i]), f = lb[c] + (1 - lb[c]) * rest;
+            float f = lb[c] + (1 - lb[c]) * rest[c];
             if (bound)
-                sum[c] += (double)p * ((double)dg[i] / (double)f - (double)dk[i]);
-            dk[i] = (1 - lb[c]) * p * (dk[i] * rest - dg[i] * (bound ? rest / f : 1));
+                sum[c] += (double)p[c] * ((double)dg[i] / (double)f - (double)dk[i]);
+            dk[i] = (1 - lb[c]) * p[c] * (dk[i] * rest[c] - dg[i] * (bound ? rest[c] / f : 1));
         }
+    }
     for (size_t c = 0; j->dbound && c < count; c++)
         j->dbound[first + c] += (float)(sum[c] * (double)(lb[c] * (1 - lb[c])));
 }
@@ -186,19 +197,21 @@ void tg_linear_forget_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates
                           const struct tg_mixer *m, size_t rows, const float *u, const float *dg,
                           float *dk, const struct tg_mixer_grads *d)
 {
-    struct pass j = {.s = s, .m = m, .rows = rows, .u = u, .in = dg, .out = dk};
+    struct pass j = {.kern = ctx->k, .s = s, .m = m, .rows = rows, .u = u, .in = dg, .out = dk};
     j.dbound = tg_mixer_grad(m, d, "lower_bound");
     tg_parallel(ctx->threads, (gates_of(s) + CHANNELS - 1) / CHANNELS, forget_bwd_item, &j);
 }
 
-/* g = log sigmoid(a) / SIGMOID_ROOT */
+/* g = log sigmoid(a) / SIGMOID_ROOT = -softplus(-a) / SIGMOID_ROOT */
 static void sigmoid_item(void *ud, size_t item, int worker)
 {
     const struct pass *j = ud;
     size_t i, to = block_of(j, item, &i);
     (void)worker;
-    for (; i < to; i++)
-        j->g[i] = tg_log_sigmoid(j->a[i]) / SIGMOID_ROOT;
+    for (size_t l = i; l < to; l++)
+        j->g[l] = -j->a[l];
+    j->kern->softplus(j->g + i, j->g + i, to - i);
+    j->kern->scale(-1 / SIGMOID_ROOT, j->g + i, to - i);
 }
 
 static void sigmoid_bwd_item(void *ud, size_t item, int worker)
@@ -206,8 +219,11 @@ static void sigmoid_bwd_item(void *ud, size_t item, int worker)
     const struct pass *j = ud;
     size_t i, to = block_of(j, item, &i);
     (void)worker;
+    for (size_t l = i; l < to; l++)
+        j->out[l] = -j->a[l];
+    j->kern->sigmoid(j->out + i, j->out + i, to - i);
     for (; i < to; i++)
-        j->out[i] = j->in[i] / SIGMOID_ROOT * sigmoid(-j->a[i]);
+        j->out[i] *= j->in[i] / SIGMOID_ROOT;
 }
 
 static void constant(const struct tg_linear_gates *s, const struct tg_mixer *m, float *g)
@@ -228,7 +244,8 @@ void tg_linear_gates_fwd(const struct tg_ctx *ctx, const struct tg_linear_gates 
     if (s->kind == TG_LINEAR_DECAY)
         tg_decay_fwd(ctx, &decay, rows, v->a, tg_mixer_param(m, own(s, "shared_dt_bias")),
                      tg_mixer_param(m, own(s, "shared_A_log")), NULL, v->g);
-    struct pass pass = {.s = s, .m = m, .rows = rows, .u = u, .a = v->a, .k = k, .g = v->g};
+    struct pass pass = {
+        .kern = ctx->k, .s = s, .m = m, .rows = rows, .u = u, .a = v->a, .k = k, .g = v->g};
     if (s->kind == TG_LINEAR_SIGMOID)
         over_rows(ctx, &pass, sigmoid_item);
     if (s->kind == TG_LINEAR_FORGET)
@@ -238,8 +255,8 @@ void tg_linear_gates_fwd(const struct tg_ctx *ctx, const struct tg_linear_gates 
     if (!s->beta)
         return;
     tg_linear_fwd(ctx, x, tg_mixer_param(m, "b.weight"), NULL, v->beta, rows, s->N, m->width);
-    for (size_t i = 0; i < rows * s->N; i++)
-        v->beta[i] = s->most * sigmoid(v->beta[i]);
+    ctx->k->sigmoid(v->beta, v->beta, rows * s->N);
+    ctx->k->scale(s->most, v->beta, rows * s->N);
 }
 
 size_t tg_linear_gates_scratch(const struct tg_linear_gates *s, size_t rows)
@@ -264,7 +281,8 @@ void tg_linear_gates_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates 
                      tg_mixer_param(m, own(s, "shared_A_log")), dg, NULL, da,
                      tg_mixer_grad(m, d, own(s, "shared_dt_bias")),
                      tg_mixer_grad(m, d, own(s, "shared_A_log")));
-    struct pass pass = {.s = s, .m = m, .rows = rows, .a = v->a, .in = dg, .out = da};
+    struct pass pass = {
+        .kern = ctx->k, .s = s, .m = m, .rows = rows, .a = v->a, .in = dg, .out = da};
     if (s->kind == TG_LINEAR_SIGMOID)
         over_rows(ctx, &pass, sigmoid_bwd_item);
     if (projected(s))

@@ -129,8 +129,7 @@ static void steps(const struct tg_ctx *ctx, const struct tg_mixer *m, const stru
         k->low[i] = k->in[i / p->R * p->ld + i % p->R];
     tg_linear_fwd(ctx, k->low, tg_mixer_param(m, "dt.weight"), tg_mixer_param(m, "dt.bias"), k->a,
                   p->rows, p->I, p->R);
-    for (size_t i = 0; i < p->rows * p->I; i++)
-        k->dt[i] = fmaxf(k->a[i], 0) + log1pf(expf(-fabsf(k->a[i])));
+    ctx->k->softplus(k->a, k->dt, p->rows * p->I);
 }
 
 static struct tg_ssm1_in inputs_of(const struct tg_mixer *m, const struct parts *p,
