@@ -25,6 +25,7 @@ static const struct tg_test_shape shape = {
     .layers = 3, .width = 16, .heads = 2, .kv_heads = 1, .head_dim = 8, .mlp = 24, .vocab = 41};
 
 static char root[64];
+static const char *hidden_dir; /* of every run's job */
 static int setup(void **state)
 {
     (void)state;
@@ -34,6 +35,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
+    hidden_dir = NULL;
     return tg_dir_remove(root, NULL);
 }
 static void in_root(char *path, size_t size, const char *name)
@@ -114,8 +116,6 @@ static int count_down(void *ud, const char *phase, uint64_t done, uint64_t total
     }
     return 0;
 }
-
-static const char *hidden_dir; /* of every run's job */
 
 static int run(const char *dir, int threads, struct stopper *stopper, double save_every,
                const char *fingerprint, float **weights, size_t *floats, struct tg_err *err)
@@ -299,7 +299,6 @@ static void test_hidden(void **state)
         tg_test_must(tg_hidden_put(&h, n, zeros, &err), &err);
     wrong = finish("hidden-wrong", 1);
     assert_memory_not_equal(wrong.weights, whole.weights, whole.floats * sizeof(float));
-    hidden_dir = NULL;
     tg_hidden_close(&h);
     outcome_free(&wrong);
     outcome_free(&whole);

@@ -12,7 +12,6 @@
 
 #include <immintrin.h>
 #include <stdalign.h>
-#include <string.h>
 
 enum {
     SIDE = 16,          /* rows or columns of a tile */
@@ -130,8 +129,9 @@ INLINE void pack_across(const float *x, size_t ld, size_t side, size_t terms, bo
     }
 }
 
-/* `count` rows of op(A) or columns of op(B) and `terms` <= DEPTH terms, in panels of SIDE, an even
- * number of them. beside: a row's terms lie beside each other. pairs: as tiles of B. */
+/* `count` rows of op(A) or columns of op(B) and `terms` <= DEPTH terms, in panels of SIDE. The
+ * panel that fills up a last pair is left as it is: no sum of it is used. beside: a row's terms lie
+ * beside each other. pairs: as tiles of B. */
 INLINE void pack(const float *x, size_t ld, bool beside, bool pairs, size_t count, size_t terms,
                  size_t parts, bf16 *to)
 {
@@ -145,8 +145,6 @@ INLINE void pack(const float *x, size_t ld, bool beside, bool pairs, size_t coun
                 pack_across(x + l * ld + i, ld, side, smaller(STEP, terms - l), !pairs, parts,
                             tile);
     }
-    if ((count + SIDE - 1) / SIDE % 2)
-        memset(to, 0, (terms + STEP - 1) / STEP * parts * TILE * sizeof *to);
 }
 
 enum { ROW_BYTES = STEP * sizeof(bf16) };
