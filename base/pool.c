@@ -20,6 +20,25 @@ void tg_parallel(int threads, size_t items, tg_item_fn fn, void *ud)
         fn(ud, i, omp_get_thread_num());
 }
 
+struct rows_job {
+    size_t rows;
+    tg_rows_fn fn;
+    void *ud;
+};
+
+static void rows_item(void *ud, size_t item, int worker)
+{
+    const struct rows_job *j = ud;
+    const size_t from = item * TG_BLOCK_ROWS, left = j->rows - from;
+    j->fn(j->ud, from, left < TG_BLOCK_ROWS ? j->rows : from + TG_BLOCK_ROWS, worker);
+}
+
+void tg_parallel_rows(int threads, size_t rows, tg_rows_fn fn, void *ud)
+{
+    struct rows_job j = {rows, fn, ud};
+    tg_parallel(threads, tg_blocks_of_rows(rows), rows_item, &j);
+}
+
 /* Processors that the quota "QUOTA PERIOD" of a cgroup v2 directory allows, rounded up; `most` if
  * it sets none. */
 static int quota_of(const char *dir, int most)

@@ -10,6 +10,17 @@
 typedef void (*tg_item_fn)(void *ud, size_t item, int worker);
 void tg_parallel(int threads, size_t items, tg_item_fn fn, void *ud);
 
+/* The same for rows in blocks of TG_BLOCK_ROWS, the last one shorter: fn(ud, from, to, worker) for
+ * rows [from, to). Blocks depend on the number of rows alone, and so do sums over them; block
+ * from / TG_BLOCK_ROWS of tg_blocks_of_rows(rows) may index what is summed of each. */
+enum { TG_BLOCK_ROWS = 64 };
+typedef void (*tg_rows_fn)(void *ud, size_t from, size_t to, int worker);
+void tg_parallel_rows(int threads, size_t rows, tg_rows_fn fn, void *ud);
+static inline size_t tg_blocks_of_rows(size_t rows)
+{
+    return (rows + TG_BLOCK_ROWS - 1) / TG_BLOCK_ROWS;
+}
+
 /* Channels of an item where each channel has one writer that goes through all rows: an even share
  * of n for each thread, a multiple of TG_LEAST_CHANNELS and at most TG_MOST_CHANNELS. The wider,
  * the more of a row is read in order, which memory that no cache holds is slow without. */

@@ -11,8 +11,6 @@
 
 #include "base/pool.h"
 
-enum { BLOCK = 64 }; /* rows of one item; fixed, so sums do not depend on the number of threads */
-
 struct job {
     const struct tg_kernels *kern;
     const struct tg_gnorm *g;
@@ -70,11 +68,10 @@ static float factor(const struct tg_gnorm *g, double squares)
     return (float)(1 / sqrt(squares / d + (double)g->eps));
 }
 
-static void fwd_item(void *ud, size_t item, int worker)
+static void fwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct job *j = ud;
     const struct tg_gnorm *g = j->g;
-    size_t from = item * BLOCK, to = from + BLOCK < j->rows ? from + BLOCK : j->rows;
     (void)worker;
     for (size_t i = from * g->groups; i < to * g->groups; i++) {
         size_t row = i / g->groups, at = i % g->groups * g->n;
@@ -104,17 +101,12 @@ static void fwd_item(void *ud, size_t item, int worker)
     }
 }
 
-static size_t blocks_of(size_t rows)
-{
-    return (rows + BLOCK - 1) / BLOCK;
-}
-
 void tg_gnorm_fwd(const struct tg_ctx *ctx, const struct tg_gnorm *g, size_t rows, const float *x,
                   const float *z, const float *w, float *y, float *r)
 {
     struct job j = {
         .kern = ctx->k, .g = g, .rows = rows, .x = x, .z = z, .w = w, .y = y, .keep = r};
-    tg_parallel(ctx->threads, blocks_of(rows), fwd_item, &j);
+    tg_parallel_rows(ctx->threads, rows, fwd_rows, &j);
 }
 
 /* One vector; dw [n] is accumulated unless NULL */
@@ -154,12 +146,11 @@ static void vector_bwd(const struct job *j, const float *x, const float *z, cons
     }
 }
 
-static void bwd_item(void *ud, size_t item, int worker)
+static void bwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct job *j = ud;
     const struct tg_gnorm *g = j->g;
-    size_t from = item * BLOCK, to = from + BLOCK < j->rows ? from + BLOCK : j->rows;
-    float *partial = j->partial ? j->partial + item * weights_of(g) : NULL;
+    float *partial = j->partial ? j->partial + from / TG_BLOCK_ROWS * weights_of(g) : NULL;
     (void)worker;
     if (partial)
         memset(partial, 0, weights_of(g) * sizeof *partial);
@@ -174,7 +165,7 @@ static void bwd_item(void *ud, size_t item, int worker)
 
 size_t tg_gnorm_work(const struct tg_gnorm *g, size_t rows)
 {
-    return blocks_of(rows) * weights_of(g);
+    return tg_blocks_of_rows(rows) * weights_of(g);
 }
 
 void tg_gnorm_bwd(const struct tg_ctx *ctx, const struct tg_gnorm *g, size_t rows, const float *x,
@@ -192,8 +183,8 @@ void tg_gnorm_bwd(const struct tg_ctx *ctx, const struct tg_gnorm *g, size_t row
                     .dx = dx,
                     .dz = dz,
                     .partial = dw ? work : NULL};
-    tg_parallel(ctx->threads, blocks_of(rows), bwd_item, &j);
-    for (size_t b = 0; dw && b < blocks_of(rows); b++)
+    tg_parallel_rows(ctx->threads, rows, bwd_rows, &j);
+    for (size_t b = 0; dw && b < tg_blocks_of_rows(rows); b++)
         ctx->k->axpy(1, work + b * weights_of(g), dw, weights_of(g));
 }
 

@@ -107,7 +107,7 @@ static size_t ld_of(const struct tg_decay *d)
     return d->ld ? d->ld : d->H * d->n;
 }
 
-enum { DECAY_ROWS = 64, DECAY_CHANNELS = 64 };
+enum { DECAY_CHANNELS = 64 };
 
 /* Channels [from, from + n) of all heads', n <= BLOCK, of a block of rows */
 static void decay_fwd_block(const struct decay_job *j, size_t from, size_t n, size_t row, size_t to)
@@ -131,15 +131,13 @@ static void decay_fwd_block(const struct decay_job *j, size_t from, size_t n, si
     }
 }
 
-/* An item is a block of rows. */
-static void decay_fwd_item(void *ud, size_t item, int worker)
+static void decay_fwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct decay_job *j = ud;
-    const size_t all = j->d->H * j->d->n, row = item * DECAY_ROWS;
-    const size_t to = j->rows - row < DECAY_ROWS ? j->rows : row + DECAY_ROWS;
+    const size_t all = j->d->H * j->d->n;
     (void)worker;
     for (size_t c = 0; c < all; c += BLOCK)
-        decay_fwd_block(j, c, all - c < BLOCK ? all - c : BLOCK, row, to);
+        decay_fwd_block(j, c, all - c < BLOCK ? all - c : BLOCK, from, to);
 }
 
 void tg_decay_fwd(const struct tg_ctx *ctx, const struct tg_decay *d, size_t rows, const float *a,
@@ -153,7 +151,7 @@ void tg_decay_fwd(const struct tg_ctx *ctx, const struct tg_decay *d, size_t row
                           .A_log = A_log,
                           .dt = dt,
                           .g = g};
-    tg_parallel(ctx->threads, (rows + DECAY_ROWS - 1) / DECAY_ROWS, decay_fwd_item, &j);
+    tg_parallel_rows(ctx->threads, rows, decay_fwd_rows, &j);
 }
 
 /* Channels [first, first + n) of head h, n <= DECAY_CHANNELS, row after row; dA is added to. */

@@ -11,8 +11,6 @@
 #include "linearize/mixers/far.h"
 #include "linearize/mixers/qk_norm.h"
 
-enum { BLOCK = 64 }; /* rows of one item; fixed, so sums do not depend on the number of threads */
-
 static size_t rule_of(const struct tg_mixer *m, const char *name)
 {
     const struct tg_mixer_schema *s = m->spec->mixer;
@@ -84,11 +82,6 @@ size_t tg_proj_work(const struct tg_mixer *m, const struct tg_batch *b)
     return tg_qk_norm_work(&q); /* H >= G: no less than k's */
 }
 
-static size_t blocks_of(size_t rows)
-{
-    return (rows + BLOCK - 1) / BLOCK;
-}
-
 /* Rotation of the head vectors of q or of k */
 struct pass {
     const struct tg_ctx *ctx;
@@ -99,19 +92,12 @@ struct pass {
     float sign;
 };
 
-static void span(const struct pass *p, size_t item, size_t *from, size_t *to)
-{
-    *from = item * BLOCK;
-    *to = *from + BLOCK < p->rows ? *from + BLOCK : p->rows;
-}
-
-static void rotate_item(void *ud, size_t item, int worker)
+static void rotate_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *p = ud;
     const struct tg_layer_spec *s = p->m->spec;
-    size_t from, to, i = 0, half = s->rotary_dim / 2;
+    size_t i = 0, half = s->rotary_dim / 2;
     (void)worker;
-    span(p, item, &from, &to);
     for (size_t row = from; row < to; row++) {
         while (p->b->begin[i + 1] <= row)
             i++;
@@ -137,11 +123,11 @@ void tg_proj_rotate(const struct tg_ctx *ctx, const struct tg_mixer *m, const st
     struct pass p = pass_of(ctx, m, b, m->spec->heads, q);
     p.sign = sign;
     if (q)
-        tg_parallel(ctx->threads, blocks_of(p.rows), rotate_item, &p);
+        tg_parallel_rows(ctx->threads, p.rows, rotate_rows, &p);
     p.heads = m->spec->kv_heads;
     p.x = k;
     if (k)
-        tg_parallel(ctx->threads, blocks_of(p.rows), rotate_item, &p);
+        tg_parallel_rows(ctx->threads, p.rows, rotate_rows, &p);
 }
 
 static void limit(float *x, size_t n, float most)

@@ -14,8 +14,6 @@
 #include "base/mem.h"
 #include "base/pool.h"
 
-enum { BLOCK = 64 }; /* rows of one item; fixed, so sums do not depend on the number of threads */
-
 struct kept {
     float *total, *max; /* [rows,H] */
     float *num, *den;   /* [rows,H,V], [rows,H] */
@@ -94,30 +92,18 @@ struct job {
     double *parts; /* [blocks][H, 1 + sinks]: logit, sinks */
 };
 
-static void row_span(const struct job *w, size_t item, size_t *from, size_t *to)
-{
-    *from = item * BLOCK;
-    *to = *from + BLOCK < w->rows ? *from + BLOCK : w->rows;
-}
-
-static void fwd_item(void *ud, size_t item, int worker)
+static void fwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct job *w = ud;
     const struct kept *k = &w->kept;
-    size_t from, to, H = w->j->attn.H, V = w->j->attn.V;
+    size_t H = w->j->attn.H, V = w->j->attn.V;
     (void)worker;
-    row_span(w, item, &from, &to);
     for (size_t i = from * H; i < to * H; i++) {
         float den = k->num ? k->den[i] : 0;
         const float *num = k->num && den > 0 ? k->num + i * V : NULL;
         k->total[i] =
             tg_joint_row(w->j, i % H, k->total[i], k->max ? k->max[i] : 0, num, den, w->y + i * V);
     }
-}
-
-static size_t blocks_of(size_t rows)
-{
-    return (rows + BLOCK - 1) / BLOCK;
 }
 
 /* Every block a sequence of its own, for the softmax inside it */
@@ -167,7 +153,7 @@ static size_t work_lay(const struct tg_joint *j, const struct tg_batch *b, int t
                                                              (sizeof(size_t) / sizeof(float)));
     if (backward) {
         s->delta = tg_carve(&c, rows * H);
-        s->parts = (double *)(void *)tg_carve(&c, 2 * blocks_of(rows) * H * (1 + j->sinks));
+        s->parts = (double *)(void *)tg_carve(&c, 2 * tg_blocks_of_rows(rows) * H * (1 + j->sinks));
         s->dnum = tg_carve(&c, j->has_far ? rows * H * V : 0);
         s->dden = tg_carve(&c, j->has_far ? rows * H : 0);
     } else {
@@ -196,19 +182,18 @@ void tg_joint_fwd(const struct tg_ctx *ctx, const struct tg_joint *j, const stru
     if (j->has_far)
         tg_far_fwd(ctx, &j->far, b, q, k, v, g, w.kept.num, w.kept.den, states, w.kept.far, s.far);
     if (j->has_far || j->sinks)
-        tg_parallel(ctx->threads, blocks_of(w.rows), fwd_item, &w);
+        tg_parallel_rows(ctx->threads, w.rows, fwd_rows, &w);
 }
 
 /* delta, and with a far branch or sinks their gradients, of one block of rows */
-static void bwd_item(void *ud, size_t item, int worker)
+static void bwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct job *w = ud;
     const struct tg_joint *j = w->j;
     const struct kept *k = &w->kept;
-    size_t from, to, H = j->attn.H, V = j->attn.V, each = 1 + j->sinks;
-    double *parts = w->parts + item * H * each;
+    size_t H = j->attn.H, V = j->attn.V, each = 1 + j->sinks;
+    double *parts = w->parts + from / TG_BLOCK_ROWS * H * each;
     (void)worker;
-    row_span(w, item, &from, &to);
     memset(parts, 0, H * each * sizeof *parts);
     for (size_t i = from * H; i < to * H; i++) {
         size_t h = i % H;
@@ -240,7 +225,7 @@ static void add_parts(const struct job *w, const struct tg_joint_grads *d)
     for (size_t i = 0; i < H * each; i++) {
         size_t h = i / each, m = i % each;
         double sum = 0;
-        for (size_t block = 0; block < blocks_of(w->rows); block++)
+        for (size_t block = 0; block < tg_blocks_of_rows(w->rows); block++)
             sum += w->parts[block * H * each + i];
         if (m && d->sink)
             d->sink[h * j->sinks + m - 1] += (float)sum;
@@ -267,7 +252,7 @@ void tg_joint_bwd(const struct tg_ctx *ctx, const struct tg_joint *j, const stru
                     .dden = s.dden,
                     .parts = s.parts};
     kept_lay(j, b, true, (float *)(uintptr_t)saved, &w.kept);
-    tg_parallel(ctx->threads, blocks_of(w.rows), bwd_item, &w);
+    tg_parallel_rows(ctx->threads, w.rows, bwd_rows, &w);
     add_parts(&w, d);
     tg_attn_bwd(ctx, &j->attn, near_batch(j, b, &s.blocks), q, k, v, dy, w.kept.total, s.delta, dq,
                 dk, dv);

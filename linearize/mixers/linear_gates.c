@@ -127,35 +127,20 @@ struct pass {
     float *dbound; /* [gates] or NULL */
 };
 
-enum { ROWS = 64, CHANNELS = 64 };
-
-/* fn for blocks of rows */
-static void over_rows(const struct tg_ctx *ctx, struct pass *j, tg_item_fn fn)
-{
-    tg_parallel(ctx->threads, (j->rows + ROWS - 1) / ROWS, fn, j);
-}
-
-/* Elements of a block of rows are [*from, to) */
-static size_t block_of(const struct pass *j, size_t item, size_t *from)
-{
-    const size_t n = gates_of(j->s), first = item * ROWS;
-    *from = first * n;
-    return (j->rows - first < ROWS ? j->rows : first + ROWS) * n;
-}
+enum { CHANNELS = 64 };
 
 /* Of negated logits u: k = (1 - lb) sigmoid(u), g = log(lb + (1 - lb) sigmoid(-u)). Without a lower
  * bound, lb = 0, g = -softplus(u), for sigmoid(-u) may be 0. */
-static void forget_item(void *ud, size_t item, int worker)
+static void forget_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *j = ud;
     const float *bound = tg_mixer_param(j->m, "lower_bound");
     const size_t n = gates_of(j->s);
-    size_t i, to = block_of(j, item, &i);
     (void)worker;
-    j->kern->sigmoid(j->u + i, j->k + i, to - i);
+    j->kern->sigmoid(j->u + from * n, j->k + from * n, (to - from) * n);
     if (!bound)
-        j->kern->softplus(j->u + i, j->g + i, to - i);
-    for (; i < to; i++) {
+        j->kern->softplus(j->u + from * n, j->g + from * n, (to - from) * n);
+    for (size_t i = from * n; i < to * n; i++) {
         float lb = bound ? sigmoid(bound[i % n]) : 0;
         j->g[i] = bound ? logf(lb + (1 - lb) * sigmoid(-j->u[i])) : -j->g[i];
         j->k[i] *= 1 - lb;
@@ -203,26 +188,26 @@ void tg_linear_forget_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates
 }
 
 /* g = log sigmoid(a) / SIGMOID_ROOT = -softplus(-a) / SIGMOID_ROOT */
-static void sigmoid_item(void *ud, size_t item, int worker)
+static void sigmoid_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *j = ud;
-    size_t i, to = block_of(j, item, &i);
+    const size_t n = gates_of(j->s);
     (void)worker;
-    for (size_t l = i; l < to; l++)
-        j->g[l] = -j->a[l];
-    j->kern->softplus(j->g + i, j->g + i, to - i);
-    j->kern->scale(-1 / SIGMOID_ROOT, j->g + i, to - i);
+    for (size_t i = from * n; i < to * n; i++)
+        j->g[i] = -j->a[i];
+    j->kern->softplus(j->g + from * n, j->g + from * n, (to - from) * n);
+    j->kern->scale(-1 / SIGMOID_ROOT, j->g + from * n, (to - from) * n);
 }
 
-static void sigmoid_bwd_item(void *ud, size_t item, int worker)
+static void sigmoid_bwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *j = ud;
-    size_t i, to = block_of(j, item, &i);
+    const size_t n = gates_of(j->s);
     (void)worker;
-    for (size_t l = i; l < to; l++)
-        j->out[l] = -j->a[l];
-    j->kern->sigmoid(j->out + i, j->out + i, to - i);
-    for (; i < to; i++)
+    for (size_t i = from * n; i < to * n; i++)
+        j->out[i] = -j->a[i];
+    j->kern->sigmoid(j->out + from * n, j->out + from * n, (to - from) * n);
+    for (size_t i = from * n; i < to * n; i++)
         j->out[i] *= j->in[i] / SIGMOID_ROOT;
 }
 
@@ -247,9 +232,9 @@ void tg_linear_gates_fwd(const struct tg_ctx *ctx, const struct tg_linear_gates 
     struct pass pass = {
         .kern = ctx->k, .s = s, .m = m, .rows = rows, .u = u, .a = v->a, .k = k, .g = v->g};
     if (s->kind == TG_LINEAR_SIGMOID)
-        over_rows(ctx, &pass, sigmoid_item);
+        tg_parallel_rows(ctx->threads, rows, sigmoid_rows, &pass);
     if (s->kind == TG_LINEAR_FORGET)
-        over_rows(ctx, &pass, forget_item);
+        tg_parallel_rows(ctx->threads, rows, forget_rows, &pass);
     if (tg_linear_gates_kind(s) == TG_GATE_CONSTANT)
         constant(s, m, v->g);
     if (!s->beta)
@@ -284,7 +269,7 @@ void tg_linear_gates_bwd(const struct tg_ctx *ctx, const struct tg_linear_gates 
     struct pass pass = {
         .kern = ctx->k, .s = s, .m = m, .rows = rows, .a = v->a, .in = dg, .out = da};
     if (s->kind == TG_LINEAR_SIGMOID)
-        over_rows(ctx, &pass, sigmoid_bwd_item);
+        tg_parallel_rows(ctx->threads, rows, sigmoid_bwd_rows, &pass);
     if (projected(s))
         project_bwd(ctx, s, m, rows, x, v, da, dx, d, low);
     if (!s->beta)

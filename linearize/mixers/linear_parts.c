@@ -7,8 +7,6 @@
 #include "base/pool.h"
 #include "linearize/mixers/attn_proj.h"
 
-enum { BLOCK = 64 }; /* rows of an item; fixed, so that results do not depend on the threads */
-
 static struct tg_conv conv_of(const struct tg_layer_spec *s, size_t channels)
 {
     return (struct tg_conv){.D = channels, .taps = s->recurrent.conv, .silu = true};
@@ -103,34 +101,18 @@ struct pass {
     float *out, *out2, *dx, *dx2, *dw, *dw2;
 };
 
-static void span(const struct pass *j, size_t item, size_t *from, size_t *to)
-{
-    *from = item * BLOCK;
-    *to = *from + BLOCK < j->p->rows ? *from + BLOCK : j->p->rows;
-}
-
-static void over_rows(const struct tg_ctx *ctx, struct pass *j,
-                      void (*item)(void *ud, size_t item, int worker))
-{
-    tg_parallel(ctx->threads, (j->p->rows + BLOCK - 1) / BLOCK, item, j);
-}
-
-static void silu_item(void *ud, size_t item, int worker)
+static void silu_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *j = ud;
-    size_t from, to;
     (void)worker;
-    span(j, item, &from, &to);
     j->ctx->k->act[TG_ACT_SILU].fwd(j->x + from * j->width, j->out + from * j->width,
                                     (to - from) * j->width);
 }
 
-static void silu_bwd_item(void *ud, size_t item, int worker)
+static void silu_bwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *j = ud;
-    size_t from, to;
     (void)worker;
-    span(j, item, &from, &to);
     j->ctx->k->act[TG_ACT_SILU].bwd(j->x + from * j->width, j->dy + from * j->width,
                                     j->dx + from * j->width, (to - from) * j->width);
 }
@@ -143,7 +125,7 @@ void tg_linear_activate(const struct tg_ctx *ctx, const struct tg_linear_parts *
     if (conv->taps)
         tg_conv_fwd(ctx, conv, b, x, w, NULL, y, states);
     else
-        over_rows(ctx, &j, silu_item);
+        tg_parallel_rows(ctx->threads, p->rows, silu_rows, &j);
 }
 
 void tg_linear_activate_bwd(const struct tg_ctx *ctx, const struct tg_linear_parts *p,
@@ -154,7 +136,7 @@ void tg_linear_activate_bwd(const struct tg_ctx *ctx, const struct tg_linear_par
     if (conv->taps)
         tg_conv_bwd(ctx, conv, b, x, w, NULL, dy, dx, dw, NULL);
     else
-        over_rows(ctx, &j, silu_bwd_item);
+        tg_parallel_rows(ctx->threads, p->rows, silu_bwd_rows, &j);
 }
 
 static const float *head_weights(const struct tg_linear_parts *p, const float *w, size_t h)
@@ -228,13 +210,12 @@ void tg_linear_features_bwd(const struct tg_ctx *ctx, const struct tg_linear_par
     tg_parallel(ctx->threads, p->G, features_bwd_item, &j);
 }
 
-static void values_item(void *ud, size_t item, int worker)
+static void values_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *j = ud;
     const struct tg_linear_parts *p = j->p;
-    size_t from, to, per = p->states / p->S, V = p->V;
+    size_t per = p->states / p->S, V = p->V;
     (void)worker;
-    span(j, item, &from, &to);
     for (size_t i = from * p->states; i < to * p->states; i++) {
         size_t source = i / p->states * p->S + i % p->states / per;
         memcpy(j->out + i * p->Vx, j->x + source * V, V * sizeof *j->out);
@@ -247,16 +228,15 @@ void tg_linear_values(const struct tg_ctx *ctx, const struct tg_linear_parts *p,
                       float *v)
 {
     struct pass j = {.ctx = ctx, .p = p, .x = v1, .out = v};
-    over_rows(ctx, &j, values_item);
+    tg_parallel_rows(ctx->threads, p->rows, values_rows, &j);
 }
 
-static void values_bwd_item(void *ud, size_t item, int worker)
+static void values_bwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *j = ud;
     const struct tg_linear_parts *p = j->p;
-    size_t from, to, per = p->states / p->S, V = p->V;
+    size_t per = p->states / p->S, V = p->V;
     (void)worker;
-    span(j, item, &from, &to);
     memset(j->dx + from * p->S * V, 0, (to - from) * p->S * V * sizeof *j->dx);
     for (size_t i = from * p->states; i < to * p->states; i++) {
         size_t source = i / p->states * p->S + i % p->states / per;
@@ -268,16 +248,15 @@ void tg_linear_values_bwd(const struct tg_ctx *ctx, const struct tg_linear_parts
                           const float *dv, float *dv1)
 {
     struct pass j = {.ctx = ctx, .p = p, .dy = dv, .dx = dv1};
-    over_rows(ctx, &j, values_bwd_item);
+    tg_parallel_rows(ctx->threads, p->rows, values_bwd_rows, &j);
 }
 
-static void divide_item(void *ud, size_t item, int worker)
+static void divide_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *j = ud;
     const struct tg_linear_parts *p = j->p;
-    size_t from, to, V = p->V;
+    size_t V = p->V;
     (void)worker;
-    span(j, item, &from, &to);
     for (size_t i = from * p->out; i < to * p->out; i++) {
         const float *o = j->x + i * p->Vx;
         float part = o[V] > 0 ? 1 / o[V] : 0;
@@ -290,17 +269,16 @@ void tg_linear_divide(const struct tg_ctx *ctx, const struct tg_linear_parts *p,
                       float *l)
 {
     struct pass j = {.ctx = ctx, .p = p, .x = o, .out = l};
-    over_rows(ctx, &j, divide_item);
+    tg_parallel_rows(ctx->threads, p->rows, divide_rows, &j);
 }
 
 /* dN = dl / D, dD = -(dl . l) / D */
-static void divide_bwd_item(void *ud, size_t item, int worker)
+static void divide_bwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *j = ud;
     const struct tg_linear_parts *p = j->p;
-    size_t from, to, V = p->V;
+    size_t V = p->V;
     (void)worker;
-    span(j, item, &from, &to);
     for (size_t i = from * p->out; i < to * p->out; i++) {
         const float *o = j->x + i * p->Vx, *dl = j->dy + i * V;
         float part = o[V] > 0 ? 1 / o[V] : 0, *d_o = j->dx + i * p->Vx;
@@ -314,5 +292,5 @@ void tg_linear_divide_bwd(const struct tg_ctx *ctx, const struct tg_linear_parts
                           const float *l, const float *dl, float *d_o)
 {
     struct pass j = {.ctx = ctx, .p = p, .x = o, .y = l, .dy = dl, .dx = d_o};
-    over_rows(ctx, &j, divide_bwd_item);
+    tg_parallel_rows(ctx->threads, p->rows, divide_bwd_rows, &j);
 }

@@ -7,8 +7,6 @@
 #include "base/pool.h"
 #include "linearize/mixers/lizard.h"
 
-enum { BLOCK = 64 }; /* rows of one item; fixed, so sums do not depend on the number of threads */
-
 struct kept {
     float *ya, *num, *den; /* [rows,H,V], [rows,H,V], [rows,H] */
     float *window, *all;
@@ -39,11 +37,6 @@ struct scratch {
     float *window, *all;
 };
 
-static size_t blocks_of(size_t rows)
-{
-    return (rows + BLOCK - 1) / BLOCK;
-}
-
 static size_t work_lay(const struct tg_lizard *l, const struct tg_batch *b, int threads,
                        bool backward, float *base, struct scratch *s)
 {
@@ -60,7 +53,7 @@ static size_t work_lay(const struct tg_lizard *l, const struct tg_batch *b, int 
     s->dya = tg_carve(&c, rows * H * V);
     s->dnum = tg_carve(&c, rows * H * V);
     s->dden = tg_carve(&c, rows * H);
-    s->parts = (double *)(void *)tg_carve(&c, 2 * blocks_of(rows) * H);
+    s->parts = (double *)(void *)tg_carve(&c, 2 * tg_blocks_of_rows(rows) * H);
     return c.used;
 }
 
@@ -81,14 +74,13 @@ struct job {
     const float *dy;
 };
 
-static void fwd_item(void *ud, size_t item, int worker)
+static void fwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct job *w = ud;
     const struct kept *k = w->kept;
-    size_t H = w->l->all.H, V = w->l->all.V, to = (item + 1) * BLOCK;
+    size_t H = w->l->all.H, V = w->l->all.V;
     (void)worker;
-    to = to < w->rows ? to : w->rows;
-    for (size_t i = item * BLOCK * H; i < to * H; i++)
+    for (size_t i = from * H; i < to * H; i++)
         tg_lizard_row(w->l, i % H, k->ya + i * V, k->num + i * V, k->den[i], w->y + i * V);
 }
 
@@ -118,19 +110,18 @@ void tg_lizard_fwd(const struct tg_ctx *ctx, const struct tg_lizard *l, const st
     tg_joint_fwd(ctx, &l->window, b, x->q, x->k, x->v, NULL, k.ya, NULL, k.window, s.window);
     tg_far_fwd(ctx, &l->all, b, x->q0, x->k0, x->v, x->g, k.num, k.den, states, k.all, s.all);
     struct job w = {ctx, l, tg_batch_rows(b), &k, &s, y, NULL};
-    tg_parallel(ctx->threads, blocks_of(w.rows), fwd_item, &w);
+    tg_parallel_rows(ctx->threads, w.rows, fwd_rows, &w);
 }
 
-static void bwd_item(void *ud, size_t item, int worker)
+static void bwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct job *w = ud;
     const struct kept *k = w->kept;
-    size_t H = w->l->all.H, V = w->l->all.V, to = (item + 1) * BLOCK;
-    double *parts = w->s->parts + item * H;
+    size_t H = w->l->all.H, V = w->l->all.V;
+    double *parts = w->s->parts + from / TG_BLOCK_ROWS * H;
     (void)worker;
-    to = to < w->rows ? to : w->rows;
     memset(parts, 0, H * sizeof *parts);
-    for (size_t i = item * BLOCK * H; i < to * H; i++) {
+    for (size_t i = from * H; i < to * H; i++) {
         const float *dy = w->dy + i * V;
         float r = inverse(k->den[i]), alpha = w->l->alpha[i % H];
         parts[i % H] += (double)w->ctx->k->dot(dy, k->ya + i * V, V);
@@ -151,10 +142,10 @@ void tg_lizard_bwd(const struct tg_ctx *ctx, const struct tg_lizard *l, const st
     work_lay(l, b, ctx->threads, true, work, &s);
     kept_lay(l, b, true, (float *)(uintptr_t)saved, &k);
     struct job w = {ctx, l, tg_batch_rows(b), &k, &s, NULL, dy};
-    tg_parallel(ctx->threads, blocks_of(w.rows), bwd_item, &w);
+    tg_parallel_rows(ctx->threads, w.rows, bwd_rows, &w);
     for (size_t h = 0; h < l->all.H && d->alpha; h++) {
         double sum = 0;
-        for (size_t block = 0; block < blocks_of(w.rows); block++)
+        for (size_t block = 0; block < tg_blocks_of_rows(w.rows); block++)
             sum += s.parts[block * l->all.H + h];
         d->alpha[h] += (float)sum;
     }

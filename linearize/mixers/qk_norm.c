@@ -5,18 +5,11 @@
 #include "base/pool.h"
 #include "linearize/mixers/attn_proj.h"
 
-enum { BLOCK = 64 }; /* rows of one item; fixed, so sums do not depend on the number of threads */
-
 struct run {
     const struct tg_qk_norm_job *j;
     float *x, *stats, *parts; /* parts: [blocks][dw, db, dy] */
     const float *raw, *kept;
 };
-
-static size_t blocks_of(size_t rows)
-{
-    return (rows + BLOCK - 1) / BLOCK;
-}
 
 struct tg_qk_norm_job tg_qk_norm_of(const struct tg_ctx *ctx, const struct tg_mixer *m, size_t rows,
                                     size_t heads, const char *weight, const char *bias)
@@ -48,7 +41,7 @@ static size_t part_floats(const struct tg_qk_norm_job *j)
 
 size_t tg_qk_norm_work(const struct tg_qk_norm_job *j)
 {
-    return blocks_of(j->rows) * part_floats(j);
+    return tg_blocks_of_rows(j->rows) * part_floats(j);
 }
 
 static struct tg_norm norm_of(const struct tg_qk_norm_job *j, size_t vector)
@@ -62,20 +55,12 @@ static struct tg_norm norm_of(const struct tg_qk_norm_job *j, size_t vector)
     return norm;
 }
 
-static void span(const struct tg_qk_norm_job *j, size_t item, size_t *from, size_t *to)
-{
-    *from = item * BLOCK * j->vectors;
-    *to = (item * BLOCK + BLOCK < j->rows ? item * BLOCK + BLOCK : j->rows) * j->vectors;
-}
-
-static void fwd_item(void *ud, size_t item, int worker)
+static void fwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct run *r = ud;
     const struct tg_qk_norm_job *j = r->j;
-    size_t from, to;
     (void)worker;
-    span(j, item, &from, &to);
-    for (size_t i = from; i < to; i++) {
+    for (size_t i = from * j->vectors; i < to * j->vectors; i++) {
         const struct tg_norm norm = norm_of(j, i);
         float stats[2], *x = r->x + i * j->n;
         j->ctx->k->norm_fwd(&norm, x, x, stats, j->n);
@@ -87,19 +72,18 @@ static void fwd_item(void *ud, size_t item, int worker)
 void tg_qk_norm_fwd(const struct tg_qk_norm_job *j, float *x, float *stats)
 {
     struct run r = {.j = j, .x = x, .stats = stats};
-    tg_parallel(j->ctx->threads, blocks_of(j->rows), fwd_item, &r);
+    tg_parallel_rows(j->ctx->threads, j->rows, fwd_rows, &r);
 }
 
-static void bwd_item(void *ud, size_t item, int worker)
+static void bwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct run *r = ud;
     const struct tg_qk_norm_job *j = r->j;
-    float *dw = r->parts + item * part_floats(j), *db = dw + j->weights, *dy = db + j->weights;
-    size_t from, to;
+    float *dw = r->parts + from / TG_BLOCK_ROWS * part_floats(j), *db = dw + j->weights,
+          *dy = db + j->weights;
     (void)worker;
-    span(j, item, &from, &to);
     memset(dw, 0, 2 * j->weights * sizeof *dw);
-    for (size_t i = from; i < to; i++) {
+    for (size_t i = from * j->vectors; i < to * j->vectors; i++) {
         const struct tg_norm norm = norm_of(j, i);
         const size_t at = i % j->vectors * j->stride;
         float *dx = r->x + i * j->n;
@@ -114,8 +98,8 @@ void tg_qk_norm_bwd(const struct tg_qk_norm_job *j, const float *raw, const floa
                     float *dw, float *db, float *work)
 {
     struct run r = {.j = j, .x = dx, .parts = work, .raw = raw, .kept = stats};
-    tg_parallel(j->ctx->threads, blocks_of(j->rows), bwd_item, &r);
-    for (size_t block = 0; block < blocks_of(j->rows); block++) {
+    tg_parallel_rows(j->ctx->threads, j->rows, bwd_rows, &r);
+    for (size_t block = 0; block < tg_blocks_of_rows(j->rows); block++) {
         const float *part = work + block * part_floats(j);
         if (dw)
             j->ctx->k->axpy(1, part, dw, j->weights);

@@ -21,8 +21,6 @@
 #include "linearize/mixers/joint_mixer.h"
 #include "linearize/mixers/rows.h"
 
-enum { BLOCK = 64 }; /* rows of one item */
-
 static struct tg_ema ema_of(const struct tg_mixer *m)
 {
     return (struct tg_ema){m->spec->heads, m->spec->kv_heads, tg_value_dim(m->spec),
@@ -166,47 +164,31 @@ struct pass {
     const float *x;
     const float *skip;
     float tau;
-    size_t rows; /* that the items go over */
 };
-
-static void span(const struct pass *p, size_t item, size_t *from, size_t *to)
-{
-    *from = item * BLOCK;
-    *to = *from + BLOCK < p->rows ? *from + BLOCK : p->rows;
-}
-
-static void over(struct pass *p, size_t rows, tg_item_fn fn)
-{
-    p->rows = rows;
-    tg_parallel(p->ctx->threads, (rows + BLOCK - 1) / BLOCK, fn, p);
-}
 
 static float probability(float r, float tau)
 {
     return 1 / (1 + expf(-r / tau));
 }
 
-static void route_item(void *ud, size_t item, int worker)
+static void route_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *p = ud;
     const float *w = tg_mixer_param(p->m, "router.weight"),
                 *b = tg_mixer_param(p->m, "router.bias");
-    size_t from, to, D = p->m->width;
+    size_t D = p->m->width;
     (void)worker;
-    span(p, item, &from, &to);
     for (size_t t = from; t < to; t++)
         p->kept->r[t] = p->ctx->k->dot(p->x + t * D, w, D) + *b;
 }
 
-static void compress_item(void *ud, size_t item, int worker)
+static void compress_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *p = ud;
     const struct kept *k = p->kept;
     const size_t q = p->j->attn.H * p->j->attn.K, kk = p->j->attn.G * p->j->attn.K;
     const size_t v = p->j->attn.G * p->j->attn.V;
-    size_t from, to;
     (void)worker;
-    span(p, item, &from, &to);
     for (size_t i = from; i < to; i++) {
         const size_t row = p->s->picked.row[i];
         memcpy(k->q + i * q, p->s->q + row * q, q * sizeof *k->q);
@@ -215,25 +197,21 @@ static void compress_item(void *ud, size_t item, int worker)
     }
 }
 
-static void average_item(void *ud, size_t item, int worker)
+static void average_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *p = ud;
     const size_t n = p->j->attn.H * p->j->attn.V;
-    size_t from, to;
     (void)worker;
-    span(p, item, &from, &to);
     for (size_t t = from; t < to; t++)
         for (size_t c = 0; c < n; c++)
             p->kept->y[t * n + c] = p->skip[c] * p->kept->e[t * n + c];
 }
 
-static void extract_item(void *ud, size_t item, int worker)
+static void extract_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *p = ud;
     const size_t n = p->j->attn.H * p->j->attn.V;
-    size_t from, to;
     (void)worker;
-    span(p, item, &from, &to);
     for (size_t i = from; i < to; i++) {
         const size_t row = p->s->picked.row[i];
         p->ctx->k->axpy(probability(p->kept->r[row], p->tau), p->kept->o + i * n,
@@ -262,16 +240,16 @@ static void compress(struct pass *p, const struct tg_batch *b, struct tg_states 
     const struct tg_ema ema = ema_of(p->m);
     tg_proj_fwd(p->ctx, p->m, b, p->x, p->s->q, p->s->k, k->values, k->proj);
     tg_proj_rotate(p->ctx, p->m, b, p->s->q, p->s->k, 1);
-    over(p, tg_batch_rows(b), route_item);
+    tg_parallel_rows(p->ctx->threads, tg_batch_rows(b), route_rows, p);
     pick(b, k->r, &p->s->picked);
-    over(p, tg_batch_rows(&p->s->picked.b), compress_item);
+    tg_parallel_rows(p->ctx->threads, tg_batch_rows(&p->s->picked.b), compress_rows, p);
     tg_ema_fwd(p->ctx, &ema, b, k->values, k->e, states, p->s->ema);
 }
 
 static void extract(struct pass *p, const struct tg_batch *b, float *y)
 {
-    over(p, tg_batch_rows(b), average_item);
-    over(p, tg_batch_rows(&p->s->picked.b), extract_item);
+    tg_parallel_rows(p->ctx->threads, tg_batch_rows(b), average_rows, p);
+    tg_parallel_rows(p->ctx->threads, tg_batch_rows(&p->s->picked.b), extract_rows, p);
     tg_proj_out_fwd(p->ctx, p->m, b, p->x, p->kept->y, y, p->kept->gates);
 }
 
@@ -290,26 +268,22 @@ static void forward(const struct tg_ctx *ctx, const struct tg_mixer *m, const st
 }
 
 /* de of all rows */
-static void average_bwd_item(void *ud, size_t item, int worker)
+static void average_bwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *p = ud;
     const size_t n = p->j->attn.H * p->j->attn.V;
-    size_t from, to;
     (void)worker;
-    span(p, item, &from, &to);
     for (size_t t = from; t < to; t++)
         for (size_t c = 0; c < n; c++)
             p->s->de[t * n + c] = p->skip[c] * p->s->dy[t * n + c];
 }
 
 /* The picked rows' gradients of o and of r */
-static void extract_bwd_item(void *ud, size_t item, int worker)
+static void extract_bwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *p = ud;
     const size_t n = p->j->attn.H * p->j->attn.V;
-    size_t from, to;
     (void)worker;
-    span(p, item, &from, &to);
     for (size_t i = from; i < to; i++) {
         const size_t row = p->s->picked.row[i];
         const float *dy = p->s->dy + row * n, r = p->kept->r[row];
@@ -321,15 +295,13 @@ static void extract_bwd_item(void *ud, size_t item, int worker)
 }
 
 /* The picked rows' gradients of q, k, v, put back */
-static void compress_bwd_item(void *ud, size_t item, int worker)
+static void compress_bwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *p = ud;
     const struct scratch *s = p->s;
     const size_t q = p->j->attn.H * p->j->attn.K, kk = p->j->attn.G * p->j->attn.K;
     const size_t v = p->j->attn.G * p->j->attn.V;
-    size_t from, to;
     (void)worker;
-    span(p, item, &from, &to);
     for (size_t i = from; i < to; i++) {
         const size_t row = s->picked.row[i];
         memcpy(s->dq + row * q, s->own_q + i * q, q * sizeof *s->dq);
@@ -370,8 +342,8 @@ static void backward(const struct tg_ctx *ctx, const struct tg_mixer *m, const s
 
     tg_proj_out_bwd(ctx, m, b, k.y, dy, s.dy, d, k.gates);
     memset(s.dr, 0, rows * sizeof *s.dr);
-    over(&p, rows, average_bwd_item);
-    over(&p, own, extract_bwd_item);
+    tg_parallel_rows(ctx->threads, rows, average_bwd_rows, &p);
+    tg_parallel_rows(ctx->threads, own, extract_bwd_rows, &p);
     small_params_bwd(&p, rows, d);
 
     memset(s.own_q, 0, own * H * K * sizeof *s.own_q);
@@ -383,7 +355,7 @@ static void backward(const struct tg_ctx *ctx, const struct tg_mixer *m, const s
     memset(s.dq, 0, rows * H * K * sizeof *s.dq);
     memset(s.dk, 0, rows * G * K * sizeof *s.dk);
     memset(s.dv, 0, rows * G * V * sizeof *s.dv);
-    over(&p, own, compress_bwd_item);
+    tg_parallel_rows(ctx->threads, own, compress_bwd_rows, &p);
     tg_ema_bwd(ctx, &ema, b, k.values, k.e, s.de, s.dv, tg_mixer_grad(m, d, "decay"), s.ema);
 
     tg_proj_rotate(ctx, m, b, s.dq, s.dk, -1);

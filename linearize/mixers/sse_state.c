@@ -10,8 +10,6 @@
 #include "linearize/mixers/attn_proj.h"
 #include "linearize/mixers/linear_parts.h"
 
-enum { BLOCK = 64 }; /* rows of an item */
-
 struct tg_sse tg_sse_of(const struct tg_mixer *m, enum tg_linear_gate kind)
 {
     const struct tg_recurrent_spec *r = &m->spec->recurrent;
@@ -169,30 +167,16 @@ struct pass {
     const float *x, *w, *d_o;
     float *o;
     const struct tg_recur_grads *to;
-    size_t rows, width;
+    size_t width;
 };
 
-static void span(const struct pass *j, size_t item, size_t *from, size_t *to)
-{
-    *from = item * BLOCK;
-    *to = *from + BLOCK < j->rows ? *from + BLOCK : j->rows;
-}
-
-static void over(struct pass *j, size_t rows, tg_item_fn fn)
-{
-    j->rows = rows;
-    tg_parallel(j->ctx->threads, (rows + BLOCK - 1) / BLOCK, fn, j);
-}
-
 /* e, each row by itself so that forward and decode choose alike */
-static void weigh_item(void *ud, size_t item, int worker)
+static void weigh_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *j = ud;
     const struct tg_kernels *kern = j->ctx->k;
     const size_t N = j->p->sse.N;
-    size_t from, to;
     (void)worker;
-    span(j, item, &from, &to);
     for (size_t t = from; t < to; t++) {
         float *e = j->kept->e + t * N;
         kern->dots(j->x + t * j->width, j->w, j->width, N, j->width, e);
@@ -214,13 +198,11 @@ static uint64_t choose(const float *e, size_t N, size_t active)
     return chosen;
 }
 
-static void choose_item(void *ud, size_t item, int worker)
+static void choose_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *j = ud;
     const struct tg_sse *s = &j->p->sse;
-    size_t from, to;
     (void)worker;
-    span(j, item, &from, &to);
     for (size_t t = from; t < to; t++)
         j->s->at.chosen[t] = choose(j->kept->e + t * s->N, s->N, s->active);
 }
@@ -262,15 +244,13 @@ static void copy(const struct pass *j, float f, const float *x, size_t from, flo
         j->ctx->k->scale(f, y + to * n, n);
 }
 
-static void gather_item(void *ud, size_t item, int worker)
+static void gather_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *j = ud;
     const struct tg_linear_parts *p = j->p;
     const struct heads *h = &j->s->in;
     const size_t N = p->sse.N, gates = p->gates.N;
-    size_t from, to;
     (void)worker;
-    span(j, item, &from, &to);
     for (size_t r = from; r < to; r++) {
         const size_t t = j->s->at.token[r], part = j->s->at.part[r];
         const bool own = part < N && p->sse.shared; /* of the sparse states */
@@ -287,14 +267,12 @@ static void gather_item(void *ud, size_t item, int worker)
 }
 
 /* o of a token: the sum of its rows */
-static void scatter_item(void *ud, size_t item, int worker)
+static void scatter_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *j = ud;
     const struct places *w = &j->s->at;
     const size_t n = j->p->out * j->p->V;
-    size_t from, to;
     (void)worker;
-    span(j, item, &from, &to);
     for (size_t t = from; t < to; t++) {
         const size_t *slot = w->slot + t * w->per;
         memcpy(j->o + t * n, j->s->in.o + slot[0] * n, n * sizeof *j->o);
@@ -347,14 +325,14 @@ void tg_sse_fwd(const struct tg_ctx *ctx, const struct tg_mixer *m, const struct
                      .width = m->width};
     if (p->sse.shared)
         own_heads(ctx, m, p, b, x, q1, k1, k);
-    over(&j, p->rows, weigh_item);
-    over(&j, p->rows, choose_item);
+    tg_parallel_rows(ctx->threads, p->rows, weigh_rows, &j);
+    tg_parallel_rows(ctx->threads, p->rows, choose_rows, &j);
     place(p, b, states, &s.at);
-    over(&j, s.at.count, gather_item);
+    tg_parallel_rows(ctx->threads, s.at.count, gather_rows, &j);
     const struct tg_recur_in rows = rows_of(&s.in);
     const struct tg_states each = {states.of ? s.at.state : NULL, 0};
     tg_recur_fwd(ctx, &p->recur, &s.at.b, &rows, s.in.o, each, k->states, s.recur);
-    over(&j, p->rows, scatter_item);
+    tg_parallel_rows(ctx->threads, p->rows, scatter_rows, &j);
 }
 
 /* Gradients of one row r of token t, added to where they are from */
@@ -380,14 +358,12 @@ static void add_row(const struct pass *j, size_t t, size_t r)
 }
 
 /* Of a token: what its rows give, and the gradient of its logits of e in place of e's */
-static void scatter_bwd_item(void *ud, size_t item, int worker)
+static void scatter_bwd_rows(void *ud, size_t from, size_t to, int worker)
 {
     const struct pass *j = ud;
     const struct places *w = &j->s->at;
     const size_t N = j->p->sse.N;
-    size_t from, to;
     (void)worker;
-    span(j, item, &from, &to);
     for (size_t t = from; t < to; t++) {
         const float *e = j->kept->e + t * N;
         float *de = j->s->de + t * N;
@@ -415,9 +391,9 @@ void tg_sse_bwd(const struct tg_ctx *ctx, const struct tg_linear_parts *p, const
     lay(p, b, ctx->threads, true, work, &s);
     struct pass j = {.ctx = ctx, .p = p, .kept = k, .s = &s, .in = in, .d_o = d_o, .to = to};
     const size_t n = s.at.count, shared = p->sse.shared ? p->rows : 0;
-    over(&j, p->rows, choose_item);
+    tg_parallel_rows(ctx->threads, p->rows, choose_rows, &j);
     place(p, b, (struct tg_states){0}, &s.at);
-    over(&j, n, gather_item);
+    tg_parallel_rows(ctx->threads, n, gather_rows, &j);
     const struct tg_recur_in rows = rows_of(&s.in);
     const struct tg_recur_grads d = {
         .q = s.d.q, .k = s.d.k, .v = s.d.v, .g = s.d.g, .beta = s.d.beta};
@@ -432,7 +408,7 @@ void tg_sse_bwd(const struct tg_ctx *ctx, const struct tg_linear_parts *p, const
     clear(s.q, shared * p->H * p->K);
     clear(s.k, shared * p->G * p->K);
     clear(s.dg, shared * p->gates.N * p->gates.each);
-    over(&j, p->rows, scatter_bwd_item);
+    tg_parallel_rows(ctx->threads, p->rows, scatter_bwd_rows, &j);
 }
 
 void tg_sse_heads_bwd(const struct tg_ctx *ctx, const struct tg_linear_parts *p,
