@@ -50,7 +50,7 @@ struct job {
     const struct tg_recur_grads *d; /* backward */
     struct tg_states states;
     float *work;
-    size_t each; /* key heads of an item */
+    struct tg_shares shares; /* of key heads */
 };
 
 static float *at(float *p, size_t offset)
@@ -152,10 +152,9 @@ static void heads_item(void *ud, size_t item, int worker)
 {
     const struct job *j = ud;
     const struct tg_recur *r = j->r;
-    const size_t each = j->each, items = (r->G + each - 1) / each, per = r->H / r->G;
-    const size_t C = tg_recur_chunk_rows(r), size = r->K * r->V, group = item % items * each;
-    struct heads s = {.i = item / items, .first = group * per};
-    s.end = (group + each < r->G ? group + each : r->G) * per;
+    const struct tg_share share = tg_share_of(&j->shares, item);
+    const size_t C = tg_recur_chunk_rows(r), size = r->K * r->V, per = r->H / r->G;
+    struct heads s = {.i = share.sequence, .first = share.first * per, .end = share.end * per};
     s.begin = j->batch->begin[s.i];
     s.n = j->batch->begin[s.i + 1] - s.begin;
     s.kept = tg_recur_head_saved(r, s.n);
@@ -180,9 +179,8 @@ static void heads_item(void *ud, size_t item, int worker)
 
 static void run(struct job *j)
 {
-    const size_t G = j->r->G;
-    j->each = tg_batch_groups_at_once(j->batch, G, j->ctx->threads);
-    tg_parallel(j->ctx->threads, j->batch->count * ((G + j->each - 1) / j->each), heads_item, j);
+    j->shares = tg_batch_shares(j->batch, j->r->G, j->ctx->threads);
+    tg_parallel(j->ctx->threads, j->shares.items, heads_item, j);
 }
 
 void tg_recur_fwd(const struct tg_ctx *ctx, const struct tg_recur *r, const struct tg_batch *batch,

@@ -122,7 +122,7 @@ struct job {
     float *dwq, *dwk; /* [B][H,K,F] of each sequence */
     float *work;
     size_t per_worker, n_max;
-    size_t groups, each; /* of heads: query heads forward, kv heads backward; those of an item */
+    struct tg_shares shares; /* of query heads forward, of kv heads backward */
 };
 
 static size_t work_lay(const struct tg_far *f, const struct tg_batch *b, int threads, bool backward,
@@ -131,8 +131,7 @@ static size_t work_lay(const struct tg_far *f, const struct tg_batch *b, int thr
     struct tg_carve c = {base, 0};
     struct scratch s;
     size_t weights = tg_feature_map_has_weights(f->map.kind) ? f->H * f->map.K * f->map.F : 0;
-    j->groups = backward ? f->G : f->H;
-    j->each = tg_batch_groups_at_once(b, j->groups, threads);
+    j->shares = tg_batch_shares(b, backward ? f->G : f->H, threads);
     j->n_max = most_rows(f, b);
     j->per_worker = scratch_lay(f, j->n_max, NULL, &s);
     j->dwq = tg_carve(&c, backward ? b->count * weights : 0);
@@ -241,10 +240,9 @@ static void clear_near_rows(const struct job *j, size_t i, size_t h)
 static struct heads heads_of(const struct job *j, size_t item, int worker)
 {
     const struct tg_far *f = j->f;
-    const size_t items = (j->groups + j->each - 1) / j->each, per = f->H / j->groups;
-    const size_t group = item % items * j->each;
-    struct heads a = {.i = item / items, .first = group * per};
-    a.end = (group + j->each < j->groups ? group + j->each : j->groups) * per;
+    const struct tg_share share = tg_share_of(&j->shares, item);
+    const size_t per = f->H / j->shares.groups;
+    struct heads a = {.i = share.sequence, .first = share.first * per, .end = share.end * per};
     a.rows = rows_of(f, j->b, a.i);
     before(f, j->b, a.i, &a.rows_before, &a.states_before);
     scratch_lay(f, j->n_max, j->work + (size_t)worker * j->per_worker, &a.s);
@@ -253,11 +251,6 @@ static struct heads heads_of(const struct job *j, size_t item, int worker)
         memset(a.s.states + a.first * size, 0, (a.end - a.first) * size * sizeof *a.s.states);
     }
     return a;
-}
-
-static size_t item_count(const struct job *j)
-{
-    return j->b->count * ((j->groups + j->each - 1) / j->each);
 }
 
 static void fwd_strip(const struct job *j, struct heads *all, size_t h, size_t from)
@@ -304,7 +297,7 @@ void tg_far_fwd(const struct tg_ctx *ctx, const struct tg_far *f, const struct t
     work_lay(f, b, ctx->threads, false, work, &j);
     if (saved)
         kept_lay(f, b, saved, &j.kept);
-    tg_parallel(ctx->threads, item_count(&j), fwd_item, &j);
+    tg_parallel(ctx->threads, j.shares.items, fwd_item, &j);
 }
 
 /* s->kf holds the gradient of the decayed keys: becomes that of the features; dg of the gates
@@ -409,7 +402,7 @@ void tg_far_bwd(const struct tg_ctx *ctx, const struct tg_far *f, const struct t
                     .dg = g ? dg : NULL};
     work_lay(f, b, ctx->threads, true, work, &j);
     kept_lay(f, b, (float *)(uintptr_t)saved, &j.kept);
-    tg_parallel(ctx->threads, item_count(&j), bwd_item, &j);
+    tg_parallel(ctx->threads, j.shares.items, bwd_item, &j);
     if (!f->wq)
         return;
     struct sum_job sum = {ctx, b->count, f->H, f->map.K * f->map.F, j.dwq, dwq};
