@@ -102,9 +102,8 @@ static void scores(const struct job *j, const struct tile *t, size_t h, float *s
 {
     const struct tg_attn *a = j->a;
     size_t g = h / (a->H / a->G);
-    tg_gemm1(false, true, t->nq, t->nk, a->K, a->scale,
-             j->q + ((t->base + t->t0) * a->H + h) * a->K, a->H * a->K,
-             j->k + ((t->base + t->j0) * a->G + g) * a->K, a->G * a->K, 0, s, TILE);
+    tg_scores(j->ctx->k, t->nq, t->nk, a->K, a->scale, j->q + ((t->base + t->t0) * a->H + h) * a->K,
+              a->H * a->K, j->k + ((t->base + t->j0) * a->G + g) * a->K, a->G * a->K, s, TILE);
     for (size_t i = 0; a->cap > 0 && i < t->nq; i++)
         j->ctx->k->softcap_fwd(a->cap, s + i * TILE, t->nk);
 }
@@ -205,8 +204,8 @@ static void bwd_scores(const struct job *j, const struct tile *t, size_t h, floa
     float slope[TILE];
     size_t g = h / (a->H / a->G), row0 = (t->base + t->t0) * a->H + h;
     scores(j, t, h, s);
-    tg_gemm1(false, true, t->nq, t->nk, a->V, 1, j->dy + row0 * a->V, a->H * a->V,
-             j->v + ((t->base + t->j0) * a->G + g) * a->V, a->G * a->V, 0, ds, TILE);
+    tg_scores(j->ctx->k, t->nq, t->nk, a->V, 1, j->dy + row0 * a->V, a->H * a->V,
+              j->v + ((t->base + t->j0) * a->G + g) * a->V, a->G * a->V, ds, TILE);
     for (size_t i = 0; i < t->nq; i++) {
         size_t low, high;
         float *p = s + i * TILE, *d = ds + i * TILE;

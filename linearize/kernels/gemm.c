@@ -63,6 +63,18 @@ void tg_gemm1(bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, const
                 (int)m, (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb, beta, c, (int)ldc);
 }
 
+void tg_scores(const struct tg_kernels *kern, size_t m, size_t n, size_t k, float alpha,
+               const float *a, size_t lda, const float *b, size_t ldb, float *c, size_t ldc)
+{
+    if (!kern->fast_mm) {
+        tg_gemm1(false, true, m, n, k, alpha, a, lda, b, ldb, 0, c, ldc);
+        return;
+    }
+    kern->mm(false, true, m, n, k, a, lda, b, ldb, false, c, ldc);
+    for (size_t i = 0; alpha != 1 && i < m; i++)
+        kern->scale(alpha, c + i * ldc, n);
+}
+
 static size_t ceil_div(size_t a, size_t b)
 {
     return (a + b - 1) / b;

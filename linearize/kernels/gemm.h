@@ -27,6 +27,11 @@ void tg_gemm1(bool ta, bool tb, size_t m, size_t n, size_t k, float alpha, const
               size_t lda, const float *b, size_t ldb, float beta, float *c,
               size_t ldc); /* on the calling thread */
 
+/* C[m,n] = alpha A[m,k] B[n,k]^T on the calling thread, for matrices that fit a cache: the scores
+ * of a tile of queries and keys */
+void tg_scores(const struct tg_kernels *kern, size_t m, size_t n, size_t k, float alpha,
+               const float *a, size_t lda, const float *b, size_t ldb, float *c, size_t ldc);
+
 /* y[rows,n] = x[rows,k] W[n,k]^T (+ bias[n]); bias may be NULL */
 void tg_linear_fwd(const struct tg_ctx *ctx, const float *x, const float *w, const float *bias,
                    float *y, size_t rows, size_t n, size_t k);

@@ -76,6 +76,7 @@ struct tg_kernels {
      * packed. A row of C depends on its row of op(A) alone, to the bit */
     void (*mm)(bool ta, bool tb, size_t m, size_t n, size_t k, const float *a, size_t lda,
                const float *b, size_t ldb, bool add, float *c, size_t ldc);
+    bool fast_mm; /* written for its instructions: A B^T faster than OpenBLAS's, which packs both */
     /* The product at BF16X2 or BF16; NULL where float32 is as fast. An infinite factor gives NaN at
      * BF16X2. */
     void (*product)(const struct tg_product *p, enum tg_precision precision);

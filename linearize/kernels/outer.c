@@ -154,7 +154,7 @@ static void scores_fwd(const struct tg_kernels *kern, const struct tg_outer_head
                        size_t C, bool add, float *num, float *den, struct scratch *s)
 {
     const float *q = a->q + t * a->ld_k, *k = a->k + t * a->ld_k, *v = a->v + t * a->ld_v;
-    tg_gemm1(false, true, C, C, a->K, 1, q, a->ld_k, k, a->ld_k, 0, s->P, C);
+    tg_scores(kern, C, C, a->K, 1, q, a->ld_k, k, a->ld_k, s->P, C);
     for (size_t i = 0; i < C; i++) {
         float *p = s->P + i * C, sum = 0;
         decay_row(kern, a, i, s);
@@ -266,13 +266,13 @@ static void chunk_bwd_query(const struct tg_kernels *kern, const struct tg_outer
     for (size_t i = 0; i < C; i++)
         s->db[i] = 0;
     if (!a->across) {
-        tg_gemm1(false, true, C, C, K, 1, q, ld, k, ld, 0, s->P, C);
-        tg_gemm1(false, true, C, C, V, 1, dnum, a->ld_n, v, a->ld_v, 0, s->D, C);
+        tg_scores(kern, C, C, K, 1, q, ld, k, ld, s->P, C);
+        tg_scores(kern, C, C, V, 1, dnum, a->ld_n, v, a->ld_v, s->D, C);
         scores_bwd(kern, a, t, C, d->dden, s);
     }
     bool start = !all_zero(S, K * V + K);
     if (start)
-        tg_gemm1(false, true, C, K, V, 1, dnum, a->ld_n, S, V, 0, s->X, K);
+        tg_scores(kern, C, K, V, 1, dnum, a->ld_n, S, V, s->X, K);
     for (size_t i = 0; start && i < C; i++) {
         float *x = s->X + i * K;
         if (d->dden)
@@ -299,7 +299,7 @@ static void chunk_bwd_state(const struct tg_kernels *kern, const struct tg_outer
     float *dz = dS + K * V, decay = enters(a, C) ? s->eb[C - 1] : 1;
     bool later = enters(a, C) && !all_zero(dS, K * V + K);
     if (later)
-        tg_gemm1(false, true, C, K, V, 1, v, a->ld_v, dS, V, 0, s->X, K);
+        tg_scores(kern, C, K, V, 1, v, a->ld_v, dS, V, s->X, K);
     double last = 0;
     for (size_t i = 0; later && i < C; i++) {
         float *y = s->X + i * K;

@@ -171,7 +171,10 @@ static void weighted_sum(const float *p, const float *v, size_t stride, size_t c
         axpy(p[j], v + j * stride, o, n);
 }
 
-#ifndef OWN_MM
+#ifdef OWN_MM
+enum { FAST_MM = true };
+#else
+enum { FAST_MM = false };
 static void mm(bool ta, bool tb, size_t m, size_t n, size_t k, const float *a, size_t lda,
                const float *b, size_t ldb, bool add, float *c, size_t ldc)
 {
@@ -419,11 +422,12 @@ static void adamw(float *p, const float *g, float *m, float *v, float gscale, fl
 #define KERNELS                                                                                    \
     .exp = exp_rows, .sigmoid = sigmoid_rows, .softplus = softplus_rows,                           \
     .exp_shift_sum = exp_shift_sum, .max = max_of, .dot = dot, .dots = dots,                       \
-    .weighted_sum = weighted_sum, .mm = mm, .sum_squares = sum_squares, .axpy = axpy,              \
-    .scale = scale, .mul = mul, .add_mul = add_mul, .mul_rows = mul_rows, .add_rows = add_rows,    \
-    .dot_d = dot_d, .add_products = add_products, .add_d = add_d, .exp_from = exp_from,            \
-    .rmsnorm_fwd = rmsnorm_fwd, .rmsnorm_bwd = rmsnorm_bwd, .norm_fwd = norm_fwd,                  \
-    .norm_bwd = norm_bwd, .softcap_fwd = softcap_fwd, .softcap_bwd = softcap_bwd,                  \
+    .weighted_sum = weighted_sum, .mm = mm, .fast_mm = FAST_MM, .sum_squares = sum_squares,        \
+    .axpy = axpy, .scale = scale, .mul = mul, .add_mul = add_mul, .mul_rows = mul_rows,            \
+    .add_rows = add_rows, .dot_d = dot_d, .add_products = add_products, .add_d = add_d,            \
+    .exp_from = exp_from, .rmsnorm_fwd = rmsnorm_fwd, .rmsnorm_bwd = rmsnorm_bwd,                  \
+    .norm_fwd = norm_fwd, .norm_bwd = norm_bwd, .softcap_fwd = softcap_fwd,                        \
+    .softcap_bwd = softcap_bwd,                                                                    \
     .act = {[TG_ACT_SILU] = {silu_fwd, silu_bwd, silu_mul_fwd, silu_mul_bwd},                      \
             [TG_ACT_GELU] = {gelu_fwd, gelu_bwd, gelu_mul_fwd, gelu_mul_bwd},                      \
             [TG_ACT_GELU_TANH] = {gelu_tanh_fwd, gelu_tanh_bwd, gelu_tanh_mul_fwd,                 \

@@ -46,7 +46,7 @@ void tg_ring_block(const struct tg_kernels *kern, const struct tg_ring *r, const
     size_t n = to - from, all = past + to;
     const float *keys = state + group * r->slots * r->K;
     const float *values = state + r->G * r->slots * r->K + group * r->slots * r->V;
-    tg_gemm1(false, true, n, all, r->K, scale, q + from * ld_q, ld_q, keys, r->K, 0, scores, all);
+    tg_scores(kern, n, all, r->K, scale, q + from * ld_q, ld_q, keys, r->K, scores, all);
     for (size_t i = 0; i < n; i++) {
         float *s = scores + i * all;
         size_t count = past + from + i + 1;
