@@ -68,6 +68,10 @@ static size_t run_kernels(const struct tg_kernels *k, float *out)
     fill(c, N, 3, 1);
     k->exp(a, out + at, N);
     at += N;
+    k->sigmoid(a, out + at, N);
+    at += N;
+    k->softplus(a, out + at, N);
+    at += N;
     memcpy(d, a, sizeof d);
     out[at++] = k->exp_shift_sum(d, 0.5f, N);
     out[at++] = k->max(a, N);
@@ -120,7 +124,14 @@ static int check_kernels(struct outcome *o, struct tg_err *err)
 
 static int check_gemm(struct outcome *o, struct tg_err *err)
 {
-    enum { M = 65, P = 33, K = 129 };
+    enum { M = 200, P = 129, K = 129 };
+    static const struct {
+        enum tg_precision precision;
+        const char *name;
+        double limit; /* bfloat16's 8 significant bits, two of them */
+    } ways[] = {{TG_PREC_F32, NULL, KERNEL_TOLERANCE},
+                {TG_PREC_BF16X2, "amx, bf16x2", 0x1p-15},
+                {TG_PREC_BF16, "amx, bf16", 0x1p-7}};
     float *a = tg_alloc_floats(M * K), *b = tg_alloc_floats(P * K), *c = tg_alloc_floats(M * P),
           *want = tg_alloc_floats(M * P);
     int status = a && b && c && want ? TG_OK : tg_fail(err, TG_ERR_NOMEM, "no memory");
@@ -134,9 +145,15 @@ static int check_gemm(struct outcome *o, struct tg_err *err)
                     s += (double)a[i * K + k] * (double)b[j * K + k];
                 want[i * P + j] = (float)s;
             }
-        tg_gemm(&o->tool->ctx, false, true, M, P, K, 1, a, K, b, K, 0, c, P);
-        say(o, "matrix product against double", tg_gemm_core(), rel(c, want, M * P),
-            KERNEL_TOLERANCE);
+        for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+            struct tg_ctx ctx = o->tool->ctx;
+            ctx.precision = ways[i].precision;
+            if (i > 0 && !ctx.k->product)
+                break;
+            tg_gemm(&ctx, false, true, M, P, K, 1, a, K, b, K, 0, c, P);
+            say(o, "matrix product against double", i ? ways[i].name : tg_gemm_core(),
+                rel(c, want, M * P), ways[i].limit);
+        }
     }
     tg_free(a);
     tg_free(b);
