@@ -7,7 +7,6 @@
 
 #include <zlib.h>
 
-#include "base/file.h"
 #include "base/mem.h"
 
 static int refused(const struct tg_hidden *h, struct tg_err *err)
@@ -15,23 +14,10 @@ static int refused(const struct tg_hidden *h, struct tg_err *err)
     return tg_fail(err, TG_ERR_IO, "%s: %s", h->path, strerror(errno));
 }
 
-static int make_directory_of(const char *path, struct tg_err *err)
-{
-    char *dir = tg_strndup(path, (size_t)(tg_path_base(path) - path));
-    if (!dir)
-        return tg_fail(err, TG_ERR_NOMEM, "%s: no memory", path);
-    int status = *dir ? tg_dir_make(dir, err) : TG_OK;
-    tg_free(dir);
-    return status;
-}
-
 int tg_hidden_open(struct tg_hidden *h, const char *path, size_t rows, size_t width,
                    struct tg_err *err)
 {
     *h = (struct tg_hidden){.fd = -1, .cells = rows * width};
-    int status = make_directory_of(path, err);
-    if (status)
-        return status;
     h->path = tg_strdup(path);
     if (!h->path)
         return tg_fail(err, TG_ERR_NOMEM, "%s: no memory", path);

@@ -17,7 +17,7 @@ struct tg_hidden {
     char *path;
     size_t cells; /* floats of a sequence */
 };
-/* Opens or makes `path`, its directory too. */
+/* Opens or makes `path` in a directory that is there. */
 int tg_hidden_open(struct tg_hidden *h, const char *path, size_t rows, size_t width,
                    struct tg_err *err);
 void tg_hidden_close(struct tg_hidden *h);

@@ -158,11 +158,14 @@ static int open_hidden(struct trainer *t, struct tg_err *err)
     char name[24];
     if (!job->hidden_dir || !t->stage->keeps_hidden)
         return TG_OK;
+    int status = tg_dir_make(job->hidden_dir, err);
+    if (status != TG_OK)
+        return status;
     snprintf(name, sizeof name, "%zu", t->at.stage);
     char *path = tg_path_join(job->hidden_dir, name);
-    int status = path ? tg_hidden_open(&t->hidden, path, job->data->set.length,
-                                       job->teacher->spec.width, err)
-                      : tg_fail(err, TG_ERR_NOMEM, "%s: no memory", job->hidden_dir);
+    status = path ? tg_hidden_open(&t->hidden, path, job->data->set.length,
+                                   job->teacher->spec.width, err)
+                  : tg_fail(err, TG_ERR_NOMEM, "%s: no memory", job->hidden_dir);
     tg_free(path);
     t->io.hidden = &t->hidden;
     return status;

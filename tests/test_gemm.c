@@ -44,6 +44,13 @@ static void drop(struct matrix *m)
     tg_free(m->d);
 }
 
+static void must_not_be_read(struct matrix *m)
+{
+    for (size_t i = 0; i < m->rows; i++)
+        for (size_t j = 0; j < m->columns; j++)
+            m->g.p[i * m->ld + j] = NAN;
+}
+
 static void one_product(struct tg_ctx ctx, bool ta, bool tb, struct shape s, float alpha,
                         float beta, size_t pad)
 {
@@ -55,10 +62,8 @@ static void one_product(struct tg_ctx ctx, bool ta, bool tb, struct shape s, flo
              tb, s.m, s.n, s.k, (double)beta, pad);
     tg_gemm_ref(ta, tb, s.m, s.n, s.k, (double)alpha, a.d, a.ld, b.d, b.ld, (double)beta, c.d,
                 c.ld);
-    if (beta == 0) /* must not be read */
-        for (size_t i = 0; i < s.m; i++)
-            for (size_t j = 0; j < s.n; j++)
-                c.g.p[i * c.ld + j] = NAN;
+    if (beta == 0)
+        must_not_be_read(&c);
     tg_gemm(&ctx, ta, tb, s.m, s.n, s.k, alpha, a.g.p, a.ld, b.g.p, b.ld, beta, c.g.p, c.ld);
     /* what lies between the rows is compared too: it must be as it was */
     assert_below(tg_rel_error_fd(c.g.p, c.d, c.size), TOLERANCE, what);
@@ -78,9 +83,8 @@ static void one_small(const struct tg_kernels *k, bool ta, bool tb, struct shape
     tg_gemm_ref(ta, tb, s.m, s.n, s.k, 1, a.d, a.ld, b.d, b.ld, add ? 1 : 0, c.d, c.ld);
     size_t last = s.m - 1;
     memcpy(row.g.p, c.g.p + last * c.ld, s.n * sizeof(float));
-    for (size_t i = 0; !add && i < s.m; i++) /* must not be read */
-        for (size_t j = 0; j < s.n; j++)
-            c.g.p[i * c.ld + j] = NAN;
+    if (!add)
+        must_not_be_read(&c);
     k->mm(ta, tb, s.m, s.n, s.k, a.g.p, a.ld, b.g.p, b.ld, add, c.g.p, c.ld);
     assert_below(tg_rel_error_fd(c.g.p, c.d, c.size), TOLERANCE, what);
     k->mm(ta, tb, 1, s.n, s.k, a.g.p + (ta ? last : last * a.ld), a.ld, b.g.p, b.ld, add, row.g.p,
@@ -207,10 +211,8 @@ static void one_precision(struct tg_ctx ctx, bool ta, bool tb, struct shape s, f
         tg_gemm_ref(ta, tb, s.m, s.n, s.k, alpha, a0.d, a.ld, b1.d, b.ld, 1, c.d, c.ld);
         tg_gemm_ref(ta, tb, s.m, s.n, s.k, alpha, a1.d, a.ld, b0.d, b.ld, 1, c.d, c.ld);
     }
-    if (beta == 0) /* must not be read */
-        for (size_t i = 0; i < s.m; i++)
-            for (size_t j = 0; j < s.n; j++)
-                c.g.p[i * c.ld + j] = NAN;
+    if (beta == 0)
+        must_not_be_read(&c);
     tg_gemm(&ctx, ta, tb, s.m, s.n, s.k, alpha, a.g.p, a.ld, b.g.p, b.ld, beta, c.g.p, c.ld);
     assert_below(tg_rel_error_fd(c.g.p, c.d, c.size), TOLERANCE, what);
     /* significant bits as promised */

@@ -14,7 +14,6 @@
 struct job {
     const struct tg_kernels *kern;
     const struct tg_gnorm *g;
-    size_t rows;
     const float *x, *z, *w, *r, *dy;
     float *y, *keep;
     float *dx, *dz, *partial;
@@ -104,8 +103,7 @@ static void fwd_rows(void *ud, size_t from, size_t to, int worker)
 void tg_gnorm_fwd(const struct tg_ctx *ctx, const struct tg_gnorm *g, size_t rows, const float *x,
                   const float *z, const float *w, float *y, float *r)
 {
-    struct job j = {
-        .kern = ctx->k, .g = g, .rows = rows, .x = x, .z = z, .w = w, .y = y, .keep = r};
+    struct job j = {.kern = ctx->k, .g = g, .x = x, .z = z, .w = w, .y = y, .keep = r};
     tg_parallel_rows(ctx->threads, rows, fwd_rows, &j);
 }
 
@@ -174,7 +172,6 @@ void tg_gnorm_bwd(const struct tg_ctx *ctx, const struct tg_gnorm *g, size_t row
 {
     struct job j = {.kern = ctx->k,
                     .g = g,
-                    .rows = rows,
                     .x = x,
                     .z = z,
                     .w = w,
