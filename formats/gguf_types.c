@@ -22,14 +22,6 @@ const struct tg_gguf_mix *tg_gguf_mix_find(const char *name)
     return NULL;
 }
 
-const struct tg_gguf_mix *tg_gguf_mix_of(enum tg_dtype dtype)
-{
-    for (const struct tg_gguf_mix *m = tg_gguf_mixes; m->name; m++)
-        if (m->dtype == dtype && m->head == dtype && m->more == dtype)
-            return m;
-    return NULL;
-}
-
 static bool ends_in(const char *name, const char *end)
 {
     const size_t n = strlen(name), m = strlen(end);

@@ -15,8 +15,6 @@ struct tg_gguf_mix {
 };
 extern const struct tg_gguf_mix tg_gguf_mixes[];              /* ended by a row without a name */
 const struct tg_gguf_mix *tg_gguf_mix_find(const char *name); /* NULL if unknown */
-/* The mixture of one type in the words of enum tg_dtype: F32, F16, BF16, Q8_0, Q6_K; else NULL */
-const struct tg_gguf_mix *tg_gguf_mix_of(enum tg_dtype dtype);
 
 /* Sets plan[i].dtype of all tensors of a model, by their names and shapes. The whole plan is
  * needed: whether embeddings are the output matrix too, and which of the layers with attn_v a
