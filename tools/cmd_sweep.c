@@ -384,7 +384,7 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
         if (j.made_out)
             tg_dir_remove(j.set->out, NULL);
     }
-    if (j.set->tokens > 0) /* not the command line's own */
+    if (j.set->run.stages.items == j.stage_texts) /* not the command line's own */
         j.set->run.stages = (struct tg_texts){0};
     release(&j);
     return status;
