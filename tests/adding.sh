@@ -67,7 +67,7 @@ cp -a Makefile base formats convert linearize distill tools "$copy" &&
     cp -a tests/*.[ch] "$copy/tests" && cp -a tests/data/adding "$copy/tests/data" && cp -a "$out/obj" "$copy/build" || exit 1
 cd "$copy" || exit 1
 # the objects' own lists of headers name the folder that they were built in
-find build/obj -name '*.d' -exec sed -i "s|^$out/|build/|" {} +
+find build/obj -name '*.d' -exec sed -i -E "s#(^| )$out/#\\1build/#g" {} +
 for kind in build/obj/*/; do
     BUILD=$(basename "$kind") CC=$(sed 's/ -std=c11.*//' "$kind/.flags")
 done
