@@ -79,7 +79,7 @@ $(OUT)/bench/%: $(OBJ)/tests/bench/%.o $(call objs,base) $(call objs,formats)
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(DEP_LIBS)
 
-$(OUT)/bench/mixers: $(LIB_OBJS)
+$(OUT)/bench/mixers: $(LIB_OBJS) $(OBJ)/tools/blas_core.o
 
 tests: $(TESTS)
 lib: $(OUT)/libtegu.a $(OUT)/libtegu.so ## libtegu, static and shared

@@ -1,5 +1,5 @@
 /* tegu: finds the command, parses its options, prepares the machine, prints its message. The only
- * file that reads the environment and handles signals. */
+ * file that handles signals and, beside blas_core.c, that reads the environment. */
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/pool.h"
 #include "linearize/kernels/gemm.h"
+#include "tools/blas_core.h"
 #include "tools/command.h"
 
 const struct tg_command_row tg_commands[] = {
@@ -223,23 +224,9 @@ out:
     return status;
 }
 
-/* OpenBLAS chooses its core while it is loaded, so a better one takes a new start of the program. A
- * user's own OPENBLAS_CORETYPE stays; where no new start is possible the old core serves. */
-static void choose_blas_core(char **argv)
-{
-    static const char name[] = "OPENBLAS_CORETYPE";
-    const char *core = getenv(name) ? NULL : tg_gemm_better_core();
-    char self[4096];
-    const ssize_t n = core ? readlink("/proc/self/exe", self, sizeof self - 1) : -1;
-    if (n > 0 && setenv(name, core, 0) == 0) {
-        self[n] = '\0';
-        execv(self, argv);
-    }
-}
-
 int main(int argc, char **argv)
 {
-    choose_blas_core(argv);
+    tg_choose_blas_core(argv);
     if (argc < 2) {
         print_overview(stderr);
         return TG_EXIT_USAGE;

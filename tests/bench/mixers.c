@@ -16,6 +16,7 @@
 #include "linearize/kernels/gemm.h"
 #include "linearize/kernels/recur.h"
 #include "linearize/mixers/mixer.h"
+#include "tools/blas_core.h"
 
 enum { HEADS = 4, SHORT = 4096, LONG = 32768, SIDE = 512 };
 
@@ -411,6 +412,7 @@ static void mixers(int threads, double sgemm, const char *pattern)
 
 int main(int argc, char **argv)
 {
+    tg_choose_blas_core(argv);
     const char *pattern = argc > 1 ? argv[1] : "";
     tg_gemm_init();
     int only = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 0;
