@@ -71,18 +71,25 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Sorts x[n]; n > 0 */
+static double median(double *x, int n)
+{
+    qsort(x, (size_t)n, sizeof *x, by_size);
+    return 0.5 * (x[(n - 1) / 2] + x[n / 2]);
+}
+
 /* Time of a long text over that of a short one, the median of rounds. In a round both take about as
  * long, half of the short passes before the long one and half after it, so that a processor whose
  * clock wanders or that others use weighs on both alike. */
 static struct sample ratio_of(int threads, void (*fn)(void *ud, bool backward), void *ud,
                               void *longer)
 {
-    enum { MOST = 15, LEAST = 3, TIMES = LONG / SHORT };
+    enum { MOST = 25, LEAST = 5, TIMES = LONG / SHORT };
     double forward[MOST], both[MOST], spent = 0;
     struct sample once = {INFINITY, INFINITY};
     pass_of(threads, fn, longer, &once); /* touches the memory */
     int rounds = 0;
-    for (; rounds < MOST && (rounds < LEAST || spent < 12); rounds++) {
+    for (; rounds < MOST && (rounds < LEAST || spent < 30); rounds++) {
         struct sample sum = {0, 0}, whole = {INFINITY, INFINITY};
         for (int i = 0; i < TIMES; i++) {
             if (i == TIMES / 2)
@@ -95,9 +102,7 @@ static struct sample ratio_of(int threads, void (*fn)(void *ud, bool backward), 
         forward[rounds] = TIMES * whole.forward / sum.forward;
         both[rounds] = TIMES * whole.both / sum.both;
     }
-    qsort(forward, (size_t)rounds, sizeof *forward, by_size);
-    qsort(both, (size_t)rounds, sizeof *both, by_size);
-    return (struct sample){forward[rounds / 2], both[rounds / 2]};
+    return (struct sample){median(forward, rounds), median(both, rounds)};
 }
 
 struct product {
