@@ -1,5 +1,6 @@
 #include "distill/mqar.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +16,9 @@ uint64_t tg_mqar_seed(uint64_t seed, enum tg_mqar_use use)
     return tg_key(seed, STREAM, (uint64_t)use);
 }
 
-static size_t slot_count(const struct tg_mqar *q)
+static size_t slot_count(const struct tg_mqar *q, size_t pairs)
 {
-    return (q->length - 2 * q->pairs) / 2;
+    return (q->length - 2 * pairs) / 2;
 }
 
 int tg_mqar_init(struct tg_mqar *q, size_t vocab, size_t length, size_t pairs, struct tg_err *err)
@@ -32,7 +33,7 @@ int tg_mqar_init(struct tg_mqar *q, size_t vocab, size_t length, size_t pairs, s
                        "mqar: a vocabulary of %zu has no %zu keys below its half, 0 left out",
                        vocab, pairs);
     q->order = tg_alloc_array(vocab, sizeof *q->order);
-    q->slots = tg_alloc_array(slot_count(q), sizeof *q->slots);
+    q->slots = tg_alloc_array(slot_count(q, 1), sizeof *q->slots);
     q->used = tg_alloc_array(vocab, sizeof *q->used);
     if (q->order && q->slots && q->used)
         return TG_OK;
@@ -57,9 +58,9 @@ static int by_key(const void *a, const void *b)
 
 /* Drawing one after another by weight without replacement is sorting by exponential variables of
  * these rates (Efraimidis and Spirakis 2006). */
-static void draw_slots(struct tg_mqar *q, struct tg_rng *rng)
+static void draw_slots(struct tg_mqar *q, size_t pairs, struct tg_rng *rng)
 {
-    size_t n = slot_count(q);
+    size_t n = slot_count(q, pairs);
     for (size_t i = 0; i < n; i++) {
         double weight = gap_power * pow((double)(i + 1), gap_power - 1);
         q->slots[i] = (struct tg_mqar_slot){-log(1 - tg_rng_uniform(rng)) / weight, i};
@@ -76,28 +77,39 @@ static int32_t draw_free(const struct tg_mqar *q, struct tg_rng *rng)
     return (int32_t)id;
 }
 
-void tg_mqar_make(struct tg_mqar *q, uint64_t seed, uint64_t index, int32_t *ids, int32_t *labels)
+size_t tg_mqar_pairs_at(const struct tg_mqar *q, size_t fewest, uint64_t step, uint64_t steps)
 {
+    uint64_t parts = 1;
+    for (size_t k = fewest; k < q->pairs; k *= 2)
+        parts++;
+    const uint64_t part = (uint64_t)((double)step / (double)steps * (double)parts);
+    return part + 1 >= parts ? q->pairs : fewest << part;
+}
+
+void tg_mqar_make(struct tg_mqar *q, uint64_t seed, uint64_t index, size_t pairs, int32_t *ids,
+                  int32_t *labels)
+{
+    assert(pairs >= 1 && pairs <= q->pairs);
     struct tg_rng rng = tg_rng_make(seed, index);
     size_t half = q->vocab / 2;
     for (size_t t = 0; t < q->length; t++)
         ids[t] = labels[t] = -1;
-    tg_rng_distinct(&rng, q->order, q->pairs, half - 1);
-    for (size_t i = 0; i < q->pairs; i++)
+    tg_rng_distinct(&rng, q->order, pairs, half - 1);
+    for (size_t i = 0; i < pairs; i++)
         ids[2 * i] = (int32_t)(1 + q->order[i]);
-    tg_rng_distinct(&rng, q->order, q->pairs, q->vocab - half);
-    for (size_t i = 0; i < q->pairs; i++)
+    tg_rng_distinct(&rng, q->order, pairs, q->vocab - half);
+    for (size_t i = 0; i < pairs; i++)
         ids[2 * i + 1] = (int32_t)(half + q->order[i]);
-    draw_slots(q, &rng);
-    for (size_t i = 0; i < q->pairs; i++) {
-        size_t at = 2 * q->pairs + 2 * q->slots[i].at;
+    draw_slots(q, pairs, &rng);
+    for (size_t i = 0; i < pairs; i++) {
+        size_t at = 2 * pairs + 2 * q->slots[i].at;
         ids[at] = ids[2 * i];
         labels[at] = ids[2 * i + 1];
     }
     memset(q->used, 0, q->vocab * sizeof *q->used);
-    for (size_t t = 0; t < 2 * q->pairs; t++)
+    for (size_t t = 0; t < 2 * pairs; t++)
         q->used[ids[t]] = true;
-    for (size_t t = 2 * q->pairs; t < q->length; t++)
+    for (size_t t = 2 * pairs; t < q->length; t++)
         if (ids[t] < 0)
             ids[t] = draw_free(q, &rng);
 }

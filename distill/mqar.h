@@ -29,13 +29,18 @@ void tg_mqar_release(struct tg_mqar *q);
  * chance. */
 enum tg_mqar_use { TG_MQAR_TRAIN, TG_MQAR_CHECK, TG_MQAR_TEST };
 uint64_t tg_mqar_seed(uint64_t seed, enum tg_mqar_use use);
-/* Example `index` of `seed`, a pure function: ids [length], labels [length]: the value where a key
- * is asked, -1 elsewhere. */
-void tg_mqar_make(struct tg_mqar *q, uint64_t seed, uint64_t index, int32_t *ids, int32_t *labels);
+/* Example `index` of `seed` with q->pairs or fewer pairs, a pure function: ids [length], labels
+ * [length]: the value where a key is asked, -1 elsewhere. */
+void tg_mqar_make(struct tg_mqar *q, uint64_t seed, uint64_t index, size_t pairs, int32_t *ids,
+                  int32_t *labels);
+/* Pairs of training's examples at `step` of `steps`: fewest, 2 fewest, 4 fewest ... below q->pairs,
+ * and q->pairs, for an equal part of the steps each; fewest in [1, q->pairs] */
+size_t tg_mqar_pairs_at(const struct tg_mqar *q, size_t fewest, uint64_t step, uint64_t steps);
 
 struct tg_mqar_settings {
     uint64_t steps;   /* at most; the learning rate falls to 0 over them */
     size_t batch;     /* examples a step */
+    size_t fewest;    /* pairs at the start, tg_mqar_pairs_at; 0: the most from the start */
     double lr, decay; /* AdamW */
     double enough;    /* training ends early once this accuracy is seen; above 1: never */
     size_t examples;  /* of the test */

@@ -94,23 +94,25 @@ static int trainer_open(struct trainer *t, struct tg_err *err)
 }
 
 /* Examples [from, from + n) of a stream as a batch */
-static struct tg_batch fill(struct trainer *t, enum tg_mqar_use use, uint64_t from, size_t n)
+static struct tg_batch fill(struct trainer *t, enum tg_mqar_use use, uint64_t from, size_t n,
+                            size_t pairs)
 {
     uint64_t seed = tg_mqar_seed(t->set->seed, use);
     for (size_t i = 0; i < n; i++)
-        tg_mqar_make(t->q, seed, from + i, t->ids + t->begin[i], t->labels + t->begin[i]);
+        tg_mqar_make(t->q, seed, from + i, pairs, t->ids + t->begin[i], t->labels + t->begin[i]);
     return (struct tg_batch){.count = n, .begin = t->begin};
 }
 
 static int step(struct trainer *t, uint64_t at, double *loss, struct tg_err *err)
 {
     struct tg_model *m = t->m;
-    size_t batch = t->set->batch;
+    size_t batch = t->set->batch, fewest = t->set->fewest;
+    size_t pairs = fewest ? tg_mqar_pairs_at(t->q, fewest, at, t->set->steps) : t->q->pairs;
     *loss = 0;
     memset(t->grads, 0, m->params.floats * sizeof *t->grads);
     for (size_t from = 0; from < batch; from += t->micro) {
         size_t n = batch - from < t->micro ? batch - from : t->micro;
-        struct tg_batch b = fill(t, TG_MQAR_TRAIN, at * batch + from, n);
+        struct tg_batch b = fill(t, TG_MQAR_TRAIN, at * batch + from, n, pairs);
         double part;
         t->io.weight = (float)((double)n / (double)batch);
         int status = t->stage->batch(&t->io, t->ids, &b, &part, err);
@@ -143,7 +145,7 @@ static double test(struct trainer *t, enum tg_mqar_use use, size_t count)
     size_t D = m->spec.width, N = m->spec.vocab, T = t->q->length, right = 0;
     for (size_t from = 0; from < count; from += t->micro) {
         size_t n = count - from < t->micro ? count - from : t->micro;
-        struct tg_batch b = fill(t, use, from, n);
+        struct tg_batch b = fill(t, use, from, n, t->q->pairs);
         tg_model_forward(m, t->run, t->ids, &b, t->hidden, false, NULL);
         for (size_t i = 0; i < n; i++) {
             const int32_t *labels = t->labels + i * T;

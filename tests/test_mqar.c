@@ -19,10 +19,11 @@ static void open_task(struct tg_mqar *q, size_t vocab, size_t length, size_t pai
     tg_test_must(tg_mqar_init(q, vocab, length, pairs, &err), &err);
 }
 
-/* Everything that mqar.h says of one example */
-static void check_example(const struct tg_mqar *q, const int32_t *ids, const int32_t *labels)
+/* Everything that mqar.h says of one example of K pairs */
+static void check_example(const struct tg_mqar *q, size_t K, const int32_t *ids,
+                          const int32_t *labels)
 {
-    size_t K = q->pairs, asked = 0;
+    size_t asked = 0;
     int32_t half = (int32_t)(q->vocab / 2);
     for (size_t i = 0; i < K; i++) {
         assert_true(ids[2 * i] >= 1 && ids[2 * i] < half);
@@ -61,11 +62,14 @@ static void test_examples(void **state)
         open_task(&q, shapes[s][0], shapes[s][1], shapes[s][2]);
         size_t bytes = q.length * sizeof *ids, same = 0;
         for (uint64_t i = 0; i < 200; i++) {
-            tg_mqar_make(&q, SEED, i, ids, labels);
-            check_example(&q, ids, labels);
-            tg_mqar_make(&q, SEED, i + 1, again, again_labels);
+            size_t fewer = 1 + i % q.pairs;
+            tg_mqar_make(&q, SEED, i, fewer, ids, labels);
+            check_example(&q, fewer, ids, labels);
+            tg_mqar_make(&q, SEED, i, q.pairs, ids, labels);
+            check_example(&q, q.pairs, ids, labels);
+            tg_mqar_make(&q, SEED, i + 1, q.pairs, again, again_labels);
             same += !memcmp(ids, again, bytes);
-            tg_mqar_make(&q, SEED, i, again, again_labels);
+            tg_mqar_make(&q, SEED, i, q.pairs, again, again_labels);
             assert_memory_equal(ids, again, bytes);
             assert_memory_equal(labels, again_labels, bytes);
         }
@@ -74,6 +78,27 @@ static void test_examples(void **state)
     }
     assert_true(tg_mqar_seed(SEED, TG_MQAR_TRAIN) != tg_mqar_seed(SEED, TG_MQAR_TEST));
     assert_true(tg_mqar_seed(SEED, TG_MQAR_CHECK) != tg_mqar_seed(SEED, TG_MQAR_TEST));
+}
+
+/* Pairs of training's examples as the steps pass */
+static void test_fewest(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t pairs, fewest, steps, at[6];
+    } all[] = {{32, 4, 6, {4, 4, 8, 16, 16, 32}},
+               {12, 2, 6, {2, 2, 4, 8, 8, 12}},
+               {8, 8, 6, {8, 8, 8, 8, 8, 8}},
+               {7, 3, 6, {3, 3, 6, 6, 7, 7}},
+               {4, 1, 1, {1}},
+               {4, 3, 2, {3, 4}}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        struct tg_mqar q;
+        open_task(&q, 128, 128, all[i].pairs);
+        for (uint64_t n = 0; n < all[i].steps; n++)
+            assert_int_equal(tg_mqar_pairs_at(&q, all[i].fewest, n, all[i].steps), all[i].at[n]);
+        tg_mqar_release(&q);
+    }
 }
 
 /* Where the first and the second key are asked: p_i = w_i / sum w, then p_j / (1 - p_i) of the
@@ -89,7 +114,7 @@ static void test_gaps(void **state)
     for (size_t i = 0; i < SLOTS; i++)
         sum += p[i] = pow((double)(i + 1), -0.99);
     for (uint64_t n = 0; n < DRAWS; n++) {
-        tg_mqar_make(&q, SEED, n, ids, labels);
+        tg_mqar_make(&q, SEED, n, 2, ids, labels);
         for (size_t i = 0; i < SLOTS; i++)
             for (size_t key = 0; key < 2; key++)
                 seen[key][i] += ids[4 + 2 * i] == ids[2 * key];
@@ -240,12 +265,12 @@ static void test_random_mixers(void **state)
 
 /* Loss of examples 0.. of a stream and share of their questions that m answers, from its logits */
 static double recount(const struct tg_model *m, struct tg_mqar *q, enum tg_mqar_use use,
-                      size_t examples, double *accuracy)
+                      size_t examples, size_t pairs, double *accuracy)
 {
     enum { T = 16, N = 16 };
     struct tg_run *r;
     struct tg_err err = {0};
-    size_t begin[2] = {0, T}, right = 0;
+    size_t begin[2] = {0, T}, right = 0, asked = 0;
     struct tg_batch b = {1, begin, NULL};
     int32_t ids[T], labels[T];
     float hidden[T * 32], logits[T * N];
@@ -253,7 +278,8 @@ static double recount(const struct tg_model *m, struct tg_mqar *q, enum tg_mqar_
     tg_test_must(tg_run_create(&r, &err), &err);
     tg_test_must(tg_run_fit(r, m, &b, false, &err), &err);
     for (uint64_t i = 0; i < examples; i++) {
-        tg_mqar_make(q, tg_mqar_seed(SEED, use), i, ids, labels);
+        tg_mqar_make(q, tg_mqar_seed(SEED, use), i, pairs, ids, labels);
+        asked += pairs;
         tg_model_forward(m, r, ids, &b, hidden, false, NULL);
         tg_model_logits(m, hidden, T, logits);
         for (size_t t = 0; t < T; t++) {
@@ -271,8 +297,8 @@ static double recount(const struct tg_model *m, struct tg_mqar *q, enum tg_mqar_
         }
     }
     tg_run_free(r);
-    *accuracy = (double)right / (2 * (double)examples);
-    return loss / (2 * (double)examples);
+    *accuracy = (double)right / (double)asked;
+    return loss / (double)asked;
 }
 
 static void test_numbers(void **state)
@@ -289,14 +315,16 @@ static void test_numbers(void **state)
     open_task(&q, 16, 16, 2);
     tg_test_must(tg_mqar_train(m, &q, &set, "test", &result, NULL, &err), &err);
     assert_int_equal(result.steps, 0);
-    recount(m, &q, TG_MQAR_TEST, EXAMPLES, &accuracy);
+    recount(m, &q, TG_MQAR_TEST, EXAMPLES, 2, &accuracy);
     assert_true(accuracy > 0 && result.accuracy == accuracy);
     for (size_t n = 0; n < m->params.floats; n++) /* losses that differ from example to example */
         m->data[n] *= 10;
-    loss = recount(m, &q, TG_MQAR_TRAIN, EXAMPLES, &accuracy);
     set.steps = 1;
-    tg_test_must(tg_mqar_train(m, &q, &set, "test", &result, NULL, &err), &err);
-    assert_below(fabs(result.loss / loss - 1), 1e-6, "loss of the first step");
+    for (set.fewest = 0; set.fewest < 2; set.fewest++) {
+        loss = recount(m, &q, TG_MQAR_TRAIN, EXAMPLES, set.fewest ? 1 : 2, &accuracy);
+        tg_test_must(tg_mqar_train(m, &q, &set, "test", &result, NULL, &err), &err);
+        assert_below(fabs(result.loss / loss - 1), 1e-6, "loss of the first step");
+    }
     tg_model_free(m);
     tg_mqar_release(&q);
 }
@@ -371,10 +399,11 @@ static void test_ends(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_examples),      cmocka_unit_test(test_gaps),
-        cmocka_unit_test(test_refused),       cmocka_unit_test(test_random_softmax),
-        cmocka_unit_test(test_random_mixers), cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_training),      cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_examples),       cmocka_unit_test(test_fewest),
+        cmocka_unit_test(test_gaps),           cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_random_softmax), cmocka_unit_test(test_random_mixers),
+        cmocka_unit_test(test_numbers),        cmocka_unit_test(test_training),
+        cmocka_unit_test(test_ends),
     };
     return tg_run_tests("mqar", tests, sizeof tests / sizeof *tests);
 }

@@ -17,7 +17,7 @@ static const char *choice(size_t i)
 
 struct settings {
     struct tg_texts mixers;
-    int64_t vocab, length, pairs, width, heads, layers, steps, batch, test;
+    int64_t vocab, length, pairs, fewest, width, heads, layers, steps, batch, test;
     double lr, decay, enough, least;
     bool tied;
     struct tg_maybe set[TG_PLAN_KEYS];
@@ -33,6 +33,10 @@ static const struct tg_option options[] = {
     {0, "pairs", TG_OPT_COUNT, AT(pairs), "8", "K",
      "pairs to remember, each asked once; at most a quarter of the length", 1, 1 << 18, NULL,
      false},
+    {0, "fewest", TG_OPT_COUNT, AT(fewest), "0", "K",
+     "training begins with K pairs and goes on with 2K, 4K ... and the most, for an equal part of "
+     "the steps each; 0: the most from the start",
+     0, 1 << 18, NULL, false},
     {0, "vocab", TG_OPT_COUNT, AT(vocab), "128", "N",
      "different tokens, half of them keys and half values; the paper has 8192", 4, 1 << 20, NULL,
      false},
@@ -168,6 +172,7 @@ static int measure(struct tg_tool *t, const struct settings *set, struct tg_mqar
 {
     struct tg_mqar_settings train = {.steps = (uint64_t)set->steps,
                                      .batch = (size_t)set->batch,
+                                     .fewest = (size_t)set->fewest,
                                      .lr = set->lr,
                                      .decay = set->decay,
                                      .enough = set->enough,
@@ -195,6 +200,7 @@ static int print_json(const struct settings *set, const struct row *rows, size_t
     tg_jout_int(out, "vocab", set->vocab);
     tg_jout_int(out, "length", set->length);
     tg_jout_int(out, "pairs", set->pairs);
+    tg_jout_int(out, "fewest", set->fewest);
     tg_jout_array(out, "results");
     for (size_t i = 0; i < count; i++) {
         const struct row *r = &rows[i];
@@ -241,6 +247,9 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
     size_t count = set->mixers.count;
     if (count > sizeof rows / sizeof *rows)
         return tg_usage(err, "--mixer names more than 32");
+    if (set->fewest > set->pairs)
+        return tg_usage(err, "--fewest %lld is more than --pairs %lld", (long long)set->fewest,
+                        (long long)set->pairs);
     int status = TG_OK;
     for (size_t i = 0; i < count && status == TG_OK; i++)
         status = read_mixer(set->mixers.items[i], &rows[i], err);

@@ -2,6 +2,7 @@
 . "$LIB"
 refused 1 '*mqar: 17 pairs must be in \[1, 16\]*' tegu mqar --pairs 17
 refused 1 '*a vocabulary of 16 has no 8 keys*' tegu mqar --vocab 16
+refused 2 '*--fewest 9 is more than --pairs 8*' tegu mqar --fewest 9
 refused 2 '*--width 65 must be an even multiple of --heads 2*' tegu mqar --width 65
 refused 2 "*--mixer*unknown option 'partition': did you mean 'partitions'*" tegu mqar --mixer sse:partition=2
 refused 1 "*mixer 'gla' has no partitions*" tegu mqar --mixer gla:partitions=2
