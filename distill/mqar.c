@@ -33,6 +33,7 @@ int tg_mqar_init(struct tg_mqar *q, size_t vocab, size_t length, size_t pairs, s
                        "mqar: a vocabulary of %zu has no %zu keys below its half, 0 left out",
                        vocab, pairs);
     q->order = tg_alloc_array(vocab, sizeof *q->order);
+    /* examples of fewer pairs have more slots */
     q->slots = tg_alloc_array(slot_count(q, 1), sizeof *q->slots);
     q->used = tg_alloc_array(vocab, sizeof *q->used);
     if (q->order && q->slots && q->used)
@@ -82,8 +83,8 @@ size_t tg_mqar_pairs_at(const struct tg_mqar *q, size_t fewest, uint64_t step, u
     uint64_t parts = 1;
     for (size_t k = fewest; k < q->pairs; k *= 2)
         parts++;
-    const uint64_t part = (uint64_t)((double)step / (double)steps * (double)parts);
-    return part + 1 >= parts ? q->pairs : fewest << part;
+    const uint64_t part = step * parts / steps;
+    return part + 1 == parts ? q->pairs : fewest << part;
 }
 
 void tg_mqar_make(struct tg_mqar *q, uint64_t seed, uint64_t index, size_t pairs, int32_t *ids,
