@@ -92,9 +92,10 @@ demo: setup ## turn the embedded teacher into a validated hybrid (under five min
 test: setup ## every default test, with a closing count
 	@$(MAKE) --no-print-directory -j$(JOBS) all tests lib
 	@bash tests/run.sh $(OUT)
-test-long: all ## kill -9 in every phase of ten runs, each then goes on to the same weights; recall learned from nothing (minutes)
+test-long: all ## kill -9 in every phase of ten runs, each then goes on to the same weights; recall learned from nothing (a quarter of an hour)
 	@bash tests/long/kill9.sh $(OUT)
 	@bash tests/long/mqar.sh $(OUT)
+	@bash tests/long/mqar_partitions.sh $(OUT)
 setup: ## install missing packages, if it may
 	@sh scripts/setup.sh
 

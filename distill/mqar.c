@@ -80,11 +80,11 @@ static int32_t draw_free(const struct tg_mqar *q, struct tg_rng *rng)
 
 size_t tg_mqar_pairs_at(const struct tg_mqar *q, size_t fewest, uint64_t step, uint64_t steps)
 {
-    uint64_t parts = 1;
+    uint64_t parts = 0; /* of the first half */
     for (size_t k = fewest; k < q->pairs; k *= 2)
         parts++;
-    const uint64_t part = step * parts / steps;
-    return part + 1 == parts ? q->pairs : fewest << part;
+    const uint64_t part = step * 2 * parts / steps;
+    return part >= parts ? q->pairs : fewest << part;
 }
 
 void tg_mqar_make(struct tg_mqar *q, uint64_t seed, uint64_t index, size_t pairs, int32_t *ids,

@@ -33,8 +33,8 @@ uint64_t tg_mqar_seed(uint64_t seed, enum tg_mqar_use use);
  * [length]: the value where a key is asked, -1 elsewhere. */
 void tg_mqar_make(struct tg_mqar *q, uint64_t seed, uint64_t index, size_t pairs, int32_t *ids,
                   int32_t *labels);
-/* Pairs of training's examples at `step` of `steps`: fewest, 2 fewest, 4 fewest ... below q->pairs,
- * and q->pairs, for an equal part of the steps each; fewest in [1, q->pairs], step < steps */
+/* Pairs of training's examples at `step` of `steps`: fewest, 2 fewest, 4 fewest ... below q->pairs
+ * for an equal part of the first half each, then q->pairs; fewest in [1, q->pairs], step < steps */
 size_t tg_mqar_pairs_at(const struct tg_mqar *q, size_t fewest, uint64_t step, uint64_t steps);
 
 struct tg_mqar_settings {

@@ -86,10 +86,11 @@ static void test_fewest(void **state)
     (void)state;
     static const struct {
         size_t pairs, fewest, steps, at[6];
-    } all[] = {{32, 4, 6, {4, 4, 8, 16, 16, 32}},
-               {12, 2, 6, {2, 2, 4, 8, 8, 12}},
+    } all[] = {{32, 4, 6, {4, 8, 16, 32, 32, 32}},
+               {12, 2, 6, {2, 4, 8, 12, 12, 12}},
                {8, 8, 6, {8, 8, 8, 8, 8, 8}},
-               {7, 3, 6, {3, 3, 6, 6, 7, 7}},
+               {7, 3, 6, {3, 3, 6, 7, 7, 7}},
+               {32, 4, 2, {4, 32}},
                {4, 1, 1, {1}},
                {4, 3, 2, {3, 4}}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -181,6 +182,8 @@ static void base_spec(struct tg_layer_spec *layer, size_t layers, struct tg_mode
                                    .layer_count = layers,
                                    .layers = layer};
 }
+static const double SIZE = 0.05; /* not what surgery gives new parameters */
+
 static struct tg_model *start(const char *mixer, int threads, uint64_t seed)
 {
     struct tg_layer_spec layers[2];
@@ -193,7 +196,7 @@ static struct tg_model *start(const char *mixer, int threads, uint64_t seed)
     base_spec(layers, 2, &spec);
     if (mixer)
         tg_test_must(tg_plan_make(&plan, &spec, &o, NULL, &err), &err);
-    tg_test_must(tg_surgery_random(&spec, mixer ? &plan : NULL, &ctx, 0.02, seed, &m, &err), &err);
+    tg_test_must(tg_surgery_random(&spec, mixer ? &plan : NULL, &ctx, SIZE, seed, &m, &err), &err);
     tg_plan_release(&plan);
     return m;
 }
@@ -216,8 +219,8 @@ static void test_random_softmax(void **state)
             continue;
         }
         /* 5 deviations of the mean and of the mean square */
-        assert_below(fabs(sum / n), 5 * 0.02 / sqrt(n), p->name);
-        assert_below(fabs(square / n / 4e-4 - 1), 5 * sqrt(2 / n), p->name);
+        assert_below(fabs(sum / n), 5 * SIZE / sqrt(n), p->name);
+        assert_below(fabs(square / n / (SIZE * SIZE) - 1), 5 * sqrt(2 / n), p->name);
         assert_true(memcmp(w, other->data + p->offset, p->count * sizeof *w) != 0);
     }
     assert_memory_equal(m->data, same->data, m->params.floats * sizeof(float));
@@ -226,11 +229,12 @@ static void test_random_softmax(void **state)
     tg_model_free(other);
 }
 
-/* A random start of every mixer that a plan can give: finite, its own for every seed, and short
- * convolutions uniform. */
+/* A random start of every mixer that a plan can give: finite, its own for every seed, short
+ * convolutions uniform, and the choice among partitions as large as the other weights. */
 static void test_random_mixers(void **state)
 {
     (void)state;
+    size_t partitions = 0, short_convs = 0;
     for (size_t s = 0; tg_mixer_schemas[s]; s++) {
         const struct tg_mixer_schema *schema = tg_mixer_schemas[s];
         if (!(schema->flags & TG_MIXER_PLAN))
@@ -246,8 +250,19 @@ static void test_random_mixers(void **state)
                 assert_true(isfinite(w[j]));
             while (p->is_mixer && strcmp(schema->params[rule].name, p->local) != 0)
                 rule++;
-            if (!p->is_mixer || schema->params[rule].shape[1] != TG_DIM_TAPS)
+            if (!p->is_mixer)
                 continue;
+            const enum tg_dim *shape = schema->params[rule].shape;
+            if (shape[0] == TG_DIM_PARTITIONS) {
+                for (size_t j = 0; j < p->count; j++)
+                    square += (double)w[j] * w[j] / (SIZE * SIZE);
+                assert_below(fabs(square / (double)p->count - 1), 5 * sqrt(2 / (double)p->count),
+                             p->name);
+                partitions++;
+            }
+            if (shape[1] != TG_DIM_TAPS && shape[1] != TG_DIM_KV_TAPS)
+                continue;
+            short_convs++;
             for (size_t j = 0; j < p->count; j++) {
                 assert_true(fabs((double)w[j]) <= 1 / sqrt((double)taps));
                 up += w[j] > 0;
@@ -261,6 +276,9 @@ static void test_random_mixers(void **state)
         tg_model_free(m);
         tg_model_free(same);
     }
+    /* of two layers each: sse, sse_deltanet; seven mixers at least, hyena_se of two kinds */
+    assert_int_equal(partitions, 4);
+    assert_true(short_convs >= 16);
 }
 
 /* Loss of examples 0.. of a stream and share of their questions that m answers, from its logits */

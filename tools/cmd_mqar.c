@@ -15,10 +15,13 @@ static const char *choice(size_t i)
     return i ? tg_choice_mixer(i - 1) : "softmax";
 }
 
+enum { MOST_LAYERS = 64, MOST_MIXERS = 32 };
+
 struct settings {
     struct tg_texts mixers;
+    const char *before;
     int64_t vocab, length, pairs, fewest, width, heads, layers, steps, batch, test;
-    double lr, decay, enough, least;
+    double start, lr, decay, enough, least;
     bool tied;
     struct tg_maybe set[TG_PLAN_KEYS];
 };
@@ -28,20 +31,25 @@ static const struct tg_option options[] = {
      "mixers to compare, softmax or any that a plan gives, with options of their own after colons: "
      "sse:partitions=1,sse:partitions=8:active=2",
      0, 0, NULL, false},
+    {0, "before", TG_OPT_TEXT, AT(before), NULL, "MIXER",
+     "before each layer one of this mixer, with options of its own after colons: hyena_y, short "
+     "convolutions, is nearest to the paper's layers",
+     0, 0, NULL, false},
     {0, "length", TG_OPT_COUNT, AT(length), "64", "T", "tokens of an example", 4, 1 << 20, NULL,
      false},
     {0, "pairs", TG_OPT_COUNT, AT(pairs), "8", "K",
      "pairs to remember, each asked once; at most a quarter of the length", 1, 1 << 18, NULL,
      false},
     {0, "fewest", TG_OPT_COUNT, AT(fewest), "0", "K",
-     "training begins with K pairs and goes on with 2K, 4K ... and the most, for an equal part of "
-     "the steps each; 0: the most from the start",
+     "the first half of training begins with K pairs and goes on with 2K, 4K ... for an equal part "
+     "of the steps each; 0: the most from the start",
      0, 1 << 18, NULL, false},
     {0, "vocab", TG_OPT_COUNT, AT(vocab), "128", "N",
      "different tokens, half of them keys and half values; the paper has 8192", 4, 1 << 20, NULL,
      false},
-    {0, "layers", TG_OPT_INT, AT(layers), "2", "L", "layers, of a mixer each and no mlp", 1, 64,
-     NULL, false},
+    {0, "layers", TG_OPT_INT, AT(layers), "2", "L",
+     "layers, of a mixer each and no mlp; those of --before are not counted", 1, MOST_LAYERS, NULL,
+     false},
     {0, "width", TG_OPT_INT, AT(width), "64", "D", "of the hidden states", 2, 8192, NULL, false},
     {0, "heads", TG_OPT_INT, AT(heads), "2", "H", "of attention; a head has D / H channels", 1, 256,
      NULL, false},
@@ -50,6 +58,8 @@ static const struct tg_option options[] = {
      "updates at most; the learning rate falls to 0 over them", 1, 1e9, NULL, false},
     {0, "batch", TG_OPT_COUNT, AT(batch), "16", "N", "examples of an update", 1, 65536, NULL,
      false},
+    {0, "start", TG_OPT_NUM, AT(start), "0.02", "X",
+     "deviation of random weights; torch's own is (3 D)^-1/2", 0, 10, NULL, false},
     {0, "lr", TG_OPT_NUM, AT(lr), "0.003", "X", "learning rate", 0, 10, NULL, false},
     {0, "decay", TG_OPT_NUM, AT(decay), "0.1", "X", "weight decay", 0, 100, NULL, false},
     {0, "enough", TG_OPT_NUM, AT(enough), "0.999", "A",
@@ -74,15 +84,14 @@ struct row {
     struct tg_mqar_result result;
 };
 
-static const double start_size = 0.02; /* of random weights */
-
 /* "sse:partitions=8" */
-static int read_mixer(const char *text, struct row *r, struct tg_err *err)
+static int read_mixer(const char *option, const char *text, struct tg_plan_layer *layer,
+                      struct tg_err *err)
 {
-    static const struct tg_option name = {.name = "mixer", .type = TG_OPT_CHOICE, .choice = choice};
+    const struct tg_option name = {.name = option, .type = TG_OPT_CHOICE, .choice = choice};
     char body[256];
     const char *found;
-    *r = (struct row){.mixer = text};
+    *layer = (struct tg_plan_layer){0};
     snprintf(body, sizeof body, "%.*s", (int)strcspn(text, ":"), text);
     int status = tg_option_set(&name, &found, body, "mixer", err);
     if (status == TG_OK && strcmp(text, choice(0)) == 0)
@@ -91,10 +100,10 @@ static int read_mixer(const char *text, struct row *r, struct tg_err *err)
     for (char *at = body; *at; at++)
         *at = *at == ':' ? ',' : *at;
     if (status == TG_OK)
-        status = tg_plan_mixer_read(body, &r->layer, err);
+        status = tg_plan_mixer_read(body, layer, err);
     if (status == TG_OK)
         return TG_OK;
-    tg_err_prefix(err, "option --mixer");
+    tg_err_prefix(err, "option --%s", option);
     return TG_EXIT_USAGE;
 }
 
@@ -111,7 +120,7 @@ static int base_spec(const struct settings *set, struct tg_layer_spec *layers,
                                    .tied_head = set->tied,
                                    .ropes = {{.theta = 10000}},
                                    .bos_id = -1,
-                                   .layer_count = (size_t)set->layers,
+                                   .layer_count = (size_t)set->layers * (set->before ? 2 : 1),
                                    .layers = layers};
     snprintf(spec->family, sizeof spec->family, "tegu");
     snprintf(spec->base_family, sizeof spec->base_family, "llama");
@@ -126,37 +135,47 @@ static int base_spec(const struct settings *set, struct tg_layer_spec *layers,
     return TG_OK;
 }
 
-static int make_model(const struct tg_tool *t, const struct settings *set, const struct row *r,
+/* A mixer's layer: options that it does not say are the command's, where it has them */
+static struct tg_plan_layer settled(const struct settings *set, const struct tg_plan_layer *said)
+{
+    struct tg_plan_layer to = *said;
+    const struct tg_maybe quarter = tg_given((double)(set->length / 4));
+    if (!to.mixer)
+        return to;
+    for (size_t k = 0; k < TG_PLAN_KEYS; k++)
+        if (!to.set[k].given && tg_plan_rows[k].has(to.mixer))
+            to.set[k] = set->set[k];
+    if (to.mixer->flags & TG_MIXER_WINDOW && !to.set[TG_PLAN_WINDOW].given)
+        to.set[TG_PLAN_WINDOW] = quarter;
+    if (tg_plan_rows[TG_PLAN_CHUNK].has(to.mixer) && !to.set[TG_PLAN_CHUNK].given)
+        to.set[TG_PLAN_CHUNK] = quarter;
+    return to;
+}
+
+static int make_model(const struct tg_tool *t, const struct settings *set,
+                      const struct tg_plan_layer *before, const struct tg_plan_layer *mixer,
                       const struct tg_model_spec *spec, struct tg_model **out, struct tg_err *err)
 {
-    const struct tg_mixer_schema *mixer = r->layer.mixer;
-    struct tg_plan plan = {0};
-    struct tg_plan_options o = {.keep = "none", .sinks = -1};
-    if (!mixer)
-        return tg_surgery_random(spec, NULL, &t->ctx, start_size, (uint64_t)t->set.seed, out, err);
-    o.mixer = mixer->name;
-    memcpy(o.set, r->layer.set, sizeof o.set);
-    for (size_t k = 0; k < TG_PLAN_KEYS; k++)
-        if (!o.set[k].given && tg_plan_rows[k].has(mixer))
-            o.set[k] = set->set[k];
-    const struct tg_maybe quarter = tg_given((double)(set->length / 4));
-    if (mixer->flags & TG_MIXER_WINDOW && !o.set[TG_PLAN_WINDOW].given)
-        o.set[TG_PLAN_WINDOW] = quarter;
-    if (tg_plan_rows[TG_PLAN_CHUNK].has(mixer) && !o.set[TG_PLAN_CHUNK].given)
-        o.set[TG_PLAN_CHUNK] = quarter;
+    struct tg_plan_override others[2] = {{.to = settled(set, set->before ? before : mixer)},
+                                         {.layers = "every:2", .to = settled(set, mixer)}};
+    const struct tg_plan_options o = {
+        .keep = "none", .sinks = -1, .overrides = others, .override_count = set->before ? 2 : 1};
+    struct tg_plan plan;
+    snprintf(others[0].layers, sizeof others[0].layers, "0-%zu", spec->layer_count - 1);
     int status = tg_plan_make(&plan, spec, &o, NULL, err);
     if (status == TG_OK)
         status =
-            tg_surgery_random(spec, &plan, &t->ctx, start_size, (uint64_t)t->set.seed, out, err);
+            tg_surgery_random(spec, &plan, &t->ctx, set->start, (uint64_t)t->set.seed, out, err);
     tg_plan_release(&plan);
     return status;
 }
 
 /* An option of mixers that none of those named has would be ignored silently. */
-static int check_options(const struct settings *set, const struct row *rows, struct tg_err *err)
+static int check_options(const struct settings *set, const struct tg_plan_layer *before,
+                         const struct row *rows, struct tg_err *err)
 {
     for (size_t k = 0; k < TG_PLAN_KEYS; k++) {
-        bool used = !set->set[k].given;
+        bool used = !set->set[k].given || (before->mixer && tg_plan_rows[k].has(before->mixer));
         for (size_t i = 0; i < set->mixers.count && !used; i++) {
             const struct tg_mixer_schema *mixer = rows[i].layer.mixer;
             used = mixer && tg_plan_rows[k].has(mixer);
@@ -168,7 +187,8 @@ static int check_options(const struct settings *set, const struct row *rows, str
 }
 
 static int measure(struct tg_tool *t, const struct settings *set, struct tg_mqar *task,
-                   const struct tg_model_spec *spec, struct row *r, struct tg_err *err)
+                   const struct tg_model_spec *spec, const struct tg_plan_layer *before,
+                   struct row *r, struct tg_err *err)
 {
     struct tg_mqar_settings train = {.steps = (uint64_t)set->steps,
                                      .batch = (size_t)set->batch,
@@ -180,7 +200,7 @@ static int measure(struct tg_tool *t, const struct settings *set, struct tg_mqar
                                      .seed = (uint64_t)t->set.seed};
     struct tg_model *m = NULL;
     double began = tg_now();
-    int status = make_model(t, set, r, spec, &m, err);
+    int status = make_model(t, set, before, &r->layer, spec, &m, err);
     if (status == TG_OK) {
         r->params = tg_spec_param_count(&m->spec);
         r->state_bytes = tg_spec_state_bytes(&m->spec);
@@ -241,27 +261,30 @@ static int run(struct tg_tool *t, void *settings, struct tg_err *err)
 {
     const struct settings *set = settings;
     struct tg_mqar task = {0};
-    struct tg_layer_spec layers[64] = {{0}};
+    struct tg_layer_spec layers[2 * MOST_LAYERS] = {{0}};
     struct tg_model_spec spec;
-    struct row rows[32];
+    struct tg_plan_layer before = {0};
+    struct row rows[MOST_MIXERS];
     size_t count = set->mixers.count;
-    if (count > sizeof rows / sizeof *rows)
-        return tg_usage(err, "--mixer names more than 32");
+    if (count > MOST_MIXERS)
+        return tg_usage(err, "--mixer names more than %d", MOST_MIXERS);
     if (set->fewest > set->pairs)
         return tg_usage(err, "--fewest %lld is more than --pairs %lld", (long long)set->fewest,
                         (long long)set->pairs);
-    int status = TG_OK;
-    for (size_t i = 0; i < count && status == TG_OK; i++)
-        status = read_mixer(set->mixers.items[i], &rows[i], err);
+    int status = set->before ? read_mixer("before", set->before, &before, err) : TG_OK;
+    for (size_t i = 0; i < count && status == TG_OK; i++) {
+        rows[i] = (struct row){.mixer = set->mixers.items[i]};
+        status = read_mixer("mixer", rows[i].mixer, &rows[i].layer, err);
+    }
     if (status == TG_OK)
-        status = check_options(set, rows, err);
+        status = check_options(set, &before, rows, err);
     if (status == TG_OK)
         status = base_spec(set, layers, &spec, err);
     if (status == TG_OK)
         status =
             tg_mqar_init(&task, (size_t)set->vocab, (size_t)set->length, (size_t)set->pairs, err);
     for (size_t i = 0; i < count && status == TG_OK; i++)
-        status = measure(t, set, &task, &spec, &rows[i], err);
+        status = measure(t, set, &task, &spec, &before, &rows[i], err);
     if (status == TG_OK && t->set.json)
         status = print_json(set, rows, count, err);
     else if (status == TG_OK)

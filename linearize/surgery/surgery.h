@@ -141,7 +141,8 @@ int tg_surgery_apply(const struct tg_model *teacher, const struct tg_plan *p,
                      const struct tg_lookback *look, struct tg_model **student, struct tg_err *err);
 /* A student that starts from nothing: `spec` with random softmax and window layers
  * (tg_model_random), changed by p (NULL: as it is); new parameters as tg_surgery_apply has them,
- * but short convolutions uniform in +-taps^-1/2. */
+ * but short convolutions uniform in +-taps^-1/2, and the choice among partitions normal of `size`
+ * as the other weights. */
 int tg_surgery_random(const struct tg_model_spec *spec, const struct tg_plan *p,
                       const struct tg_ctx *ctx, double size, uint64_t seed, struct tg_model **out,
                       struct tg_err *err);

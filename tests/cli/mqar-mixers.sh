@@ -11,4 +11,13 @@ for window in 4 2; do tegu mqar --mixer window "${tiny[@]}" --window $window | s
 tegu mqar --mixer window "${tiny[@]}" | sed 's/ [^ ]*$//' >w
 cmp -s w w4 || complain "window 4: $(cat w w4)"
 cmp -s w w2 && complain "window 2: $(cat w w2)"
+# A layer before each: of the same mixer it is a model of twice the layers; of another it is not.
+row() { tegu mqar "${tiny[@]}" "$@" | sed '1d; s/^[^ ]* *//; s/ [^ ]*$//'; }
+[ "$(row --mixer softmax --layers 4)" = "$(row --mixer softmax --before softmax)" ] || complain "before: $(row --mixer softmax --before softmax)"
+[ "$(row --mixer kda --layers 4 --conv 2)" = "$(row --mixer kda:conv=2 --before kda --conv 2)" ] || complain "before, with options: $(row --mixer kda --before kda --conv 2)"
+mixed=$(row --mixer kda --before hyena_y) first=$(row --mixer hyena_y --layers 4) second=$(row --mixer kda --layers 4)
+[[ $mixed != "$first" && $mixed != "$second" ]] || complain "before: $mixed / $first / $second"
+[ "$mixed" = "$(row --mixer kda --before hyena_y --conv 4)" ] || complain "before: $(row --mixer kda --before hyena_y --conv 4)"
+# weights of 0 guess: ln 16
+tegu mqar --mixer softmax "${tiny[@]}" --steps 1 --start 0 | grep -q ' 2\.7726 ' || complain "start 0: $(tegu mqar --mixer softmax "${tiny[@]}" --steps 1 --start 0)"
 exit 0

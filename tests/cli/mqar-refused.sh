@@ -10,3 +10,5 @@ refused 1 "*active partitions of mixer sse: 3, must be 1 to 2*" tegu mqar --mixe
 refused 2 "*mixer: 'soft' is not one of softmax, *" tegu mqar --mixer soft
 refused 2 "*option chunk: none of the mixers has it*" tegu mqar --mixer softmax,linear --chunk 4
 refused 1 '*window 0 is not in*' tegu mqar --mixer window --window 0
+refused 2 "*option --before*: 'soft' is not one of softmax, *" tegu mqar --before soft
+refused 2 "*--before*unknown option 'taps'*" tegu mqar --before hyena_y:taps=2
